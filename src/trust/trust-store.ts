@@ -1,0 +1,292 @@
+/**
+ * `trusted_peers` in force: read, watched, and asked by whoever lets a peer in or opens a port. Fails closed, as sshd
+ * does at each login: while the file can't be trusted or read, nobody has any right.
+ */
+import { EventEmitter } from 'node:events'
+import { type BigIntStats, type FSWatcher, watch } from 'node:fs'
+import { stat } from 'node:fs/promises'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { isDeepStrictEqual } from 'node:util'
+import { FarportError } from '../errors.ts'
+import type { Logger } from '../log.ts'
+import { appendPeer } from './append-peer.ts'
+import { hasExpired, isNarrower, type Right, rightsOn } from './grants.ts'
+import { checkHome, isMissing, readStrictly } from './strict-modes.ts'
+import {
+  formatTrustedPeer,
+  MAX_FILE,
+  type Problem,
+  parseTrustedPeers,
+  TRUSTED_PEERS,
+  type TrustedPeer,
+} from './trusted-peers.ts'
+
+/**
+ * The watcher answers in milliseconds where there is one; the poll is for what it can't see (network file systems, the
+ * target of a link, a clock that was set) and for expiries. Together with the settling time it stays below a second.
+ */
+const POLL_MS = 500
+/** Editors truncate and write, or move and write: act once the file has looked the same for so long, */
+const SETTLE_MS = 100
+/** but do act, also when it never stands still. */
+const MAX_SETTLE_MS = 300
+
+/** PeerIDs whose standing changed. */
+export interface TrustChange {
+  /** Admitted now, not before. */
+  added: string[]
+  /** No longer admitted: the line is gone or refused, or has expired. Cut what they have. */
+  removed: string[]
+  /** May have lost a right they had: ask `rights` again for what they have open. */
+  narrowed: string[]
+}
+
+interface TrustStoreEvents {
+  /** What is in force has changed. The lists may be empty, when grants only grew or an address is another. */
+  change: [change: TrustChange]
+}
+
+/** What the file said, or why nothing of it is in force. */
+interface Table {
+  byId: ReadonlyMap<string, TrustedPeer>
+  byName: ReadonlyMap<string, TrustedPeer>
+  problems: readonly Problem[]
+  refused?: FarportError
+}
+
+/**
+ * Opens the home's trust file; a missing one is empty, and is noticed when it comes.
+ * @throws FarportError ERR_HOME when the home or the file could have been written by others, or can't be read
+ */
+export async function openTrustStore(
+  home: string,
+  { log, clock = Date.now }: { log: Logger; clock?: () => number },
+): Promise<TrustStore> {
+  const table = await readTable(home)
+  if (table.refused !== undefined) throw table.refused
+  return new TrustStore(home, table, log, clock)
+}
+
+export class TrustStore extends EventEmitter<TrustStoreEvents> implements AsyncDisposable {
+  readonly #home: string
+  readonly #log: Logger
+  readonly #clock: () => number
+  readonly #closed = new AbortController()
+  readonly #watcher: FSWatcher | undefined
+  readonly #watching: Promise<void>
+  #table: Table
+  /** Who was admitted when we last told. */
+  #admitted: ReadonlyMap<string, TrustedPeer>
+  /** Ends the pause between two looks. Renewed before each look, so that a hint during one is not lost. */
+  #wake = new AbortController()
+  /** Reading and writing the file happen one after the other. */
+  #turn: Promise<void> = Promise.resolve()
+  /**
+   * How the file looked when we read it. Undefined asks for another read: after one that did not wait for the file to
+   * settle, since a second write in the same tick of the file system's clock can look the same.
+   */
+  #lastLook: string | undefined
+
+  /** For openTrustStore, which has read the table. */
+  constructor(home: string, table: Table, log: Logger, clock: () => number) {
+    super()
+    this.#home = home
+    this.#log = log
+    this.#clock = clock
+    this.#table = table
+    this.#admitted = this.#admittedNow()
+    this.#report(table)
+    this.#watcher = this.#watchDirectory()
+    this.#watching = this.#keepWatch()
+  }
+
+  /** Whether the peer may connect at all. */
+  admits(peerId: string): boolean {
+    const peer = this.byId(peerId)
+    return peer !== undefined && !hasExpired(peer, this.#clock())
+  }
+
+  /** What the peer may do with a shared port, now. */
+  rights(peerId: string, port: string): ReadonlySet<Right> {
+    const peer = this.byId(peerId)
+    return peer === undefined ? new Set() : rightsOn(peer, port, this.#clock())
+  }
+
+  /** Whether the peer may use us as its relay: reserve, and vouch for others. */
+  mayRelay(peerId: string): boolean {
+    return this.admits(peerId) && (this.byId(peerId)?.may.includes('relay') ?? false)
+  }
+
+  /** The peer's line, also when it has expired. */
+  byId(peerId: string): TrustedPeer | undefined {
+    return this.#table.byId.get(peerId)
+  }
+
+  /** The peer's line, also when it has expired. */
+  byName(name: string): TrustedPeer | undefined {
+    return this.#table.byName.get(name)
+  }
+
+  /** In the order of the file, expired ones too. */
+  peers(): TrustedPeer[] {
+    return [...this.#table.byId.values()]
+  }
+
+  /** What is not in force. */
+  problems(): readonly Problem[] {
+    return this.#table.problems
+  }
+
+  /**
+   * Writes a line for the peer, in force when this resolves.
+   * @throws FarportError ERR_USAGE when no such line can be, ERR_HOME when the file can't be written
+   */
+  async add(peer: TrustedPeer): Promise<void> {
+    await this.#inTurn(() => appendPeer(this.#home, peer))
+    await this.refresh()
+  }
+
+  /** Puts the file in force as it is now, without waiting for the watcher. */
+  async refresh(): Promise<void> {
+    await this.#read(undefined)
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#closed.abort()
+    this.#wake.abort()
+    this.#watcher?.close()
+    await this.#watching
+    await this.#turn
+  }
+
+  #watchDirectory(): FSWatcher | undefined {
+    const pollOnly = (err: unknown) => this.#log.debug({ err }, 'trusted_peers is polled only')
+    try {
+      // The directory, not the file: editors put a new file in its place.
+      return watch(this.#home, { persistent: false }, (_event, name) => {
+        if (name === null || name === TRUSTED_PEERS) this.#wake.abort()
+      }).on('error', pollOnly)
+    } catch (error) {
+      pollOnly(error)
+      return undefined
+    }
+  }
+
+  async #keepWatch(): Promise<void> {
+    const closed = this.#closed.signal
+    while (!closed.aborted) {
+      this.#wake = new AbortController()
+      const look = await lookAt(this.#home)
+      if (look !== this.#lastLook) await this.#read(await this.#settled(look))
+      else this.#announce()
+      if (!closed.aborted) await pause(POLL_MS, this.#wake.signal)
+    }
+  }
+
+  /** Waits until the file stands still, and answers how it looks then. */
+  async #settled(look: string): Promise<string> {
+    let last = look
+    for (let waitedMs = 0; waitedMs < MAX_SETTLE_MS; waitedMs += SETTLE_MS) {
+      await pause(SETTLE_MS, this.#closed.signal)
+      const next = await lookAt(this.#home)
+      if (next === last) break
+      last = next
+    }
+    return last
+  }
+
+  async #read(look: string | undefined): Promise<void> {
+    await this.#inTurn(async () => {
+      const table = await readTable(this.#home)
+      if (this.#closed.signal.aborted) return
+      // What could not be read may become readable without looking different, so go on trying.
+      this.#lastLook = table.refused === undefined ? look : undefined
+      if (!isDeepStrictEqual(table.problems, this.#table.problems)) this.#report(table)
+      this.#table = table
+      this.#announce()
+    })
+  }
+
+  async #inTurn(work: () => Promise<void>): Promise<void> {
+    const done = this.#turn.then(work)
+    this.#turn = done.catch(() => {})
+    await done
+  }
+
+  /** Tells what has changed since it last told, by another file or by time alone. */
+  #announce(): void {
+    const before = this.#admitted
+    const now = this.#admittedNow()
+    const change: TrustChange = { added: [], removed: [], narrowed: [] }
+    let differs = false
+    for (const [peerId, peer] of now) {
+      const old = before.get(peerId)
+      if (old === undefined) change.added.push(peerId)
+      else if (isNarrower(peer, old)) change.narrowed.push(peerId)
+      differs ||= old === undefined || (old !== peer && formatTrustedPeer(old) !== formatTrustedPeer(peer))
+    }
+    for (const peerId of before.keys()) if (!now.has(peerId)) change.removed.push(peerId)
+    this.#admitted = now
+    if (!differs && change.removed.length === 0) return
+    this.#log.info(change, 'trusted peers changed')
+    this.emit('change', change)
+  }
+
+  #admittedNow(): ReadonlyMap<string, TrustedPeer> {
+    const now = this.#clock()
+    return new Map([...this.#table.byId].filter(([, peer]) => !hasExpired(peer, now)))
+  }
+
+  #report({ refused, problems }: Table): void {
+    if (refused !== undefined) this.#log.error({ problem: refused.message }, 'nobody is trusted')
+    else for (const problem of problems) this.#log.warn(problem, 'a line of trusted_peers is refused')
+  }
+}
+
+async function readTable(home: string): Promise<Table> {
+  try {
+    await checkHome(home)
+    const text = await readStrictly(join(home, TRUSTED_PEERS), MAX_FILE, 'writable by others')
+    return tableOf(parseTrustedPeers(text.toString('utf8')))
+  } catch (error) {
+    if (isMissing(error)) return tableOf({ peers: [], problems: [] })
+    if (!(error instanceof FarportError)) throw error
+    return { ...tableOf({ peers: [], problems: [{ line: 0, sentence: error.message }] }), refused: error }
+  }
+}
+
+function tableOf({ peers, problems }: ReturnType<typeof parseTrustedPeers>): Table {
+  return {
+    byId: new Map(peers.map((peer) => [peer.peerId, peer])),
+    byName: new Map(peers.map((peer) => [peer.name, peer])),
+    problems,
+  }
+}
+
+/** All that tells one state of the file from another without reading it: contents, modes, which file it is. */
+async function lookAt(home: string): Promise<string> {
+  const directory = await look(home, (s) => [s.mode, s.uid])
+  const file = await look(join(home, TRUSTED_PEERS), (s) => [
+    s.mode,
+    s.uid,
+    s.dev,
+    s.ino,
+    s.size,
+    s.mtimeNs,
+    s.ctimeNs,
+  ])
+  return `${directory} ${file}`
+}
+
+async function look(path: string, of: (stats: BigIntStats) => bigint[]): Promise<string> {
+  try {
+    return of(await stat(path, { bigint: true })).join()
+  } catch (error) {
+    return String((error as NodeJS.ErrnoException).code)
+  }
+}
+
+async function pause(ms: number, signal: AbortSignal): Promise<void> {
+  await sleep(ms, undefined, { ref: false, signal }).catch(() => {})
+}
