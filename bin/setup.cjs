@@ -27,14 +27,22 @@ function installed() {
 }
 
 if (installed() !== wanted()) {
-  process.stderr.write('farport: installing what this checkout needs (npm ci)\n')
+  process.stderr.write('farport: installing what this checkout needs (npm install)\n')
   // npm tells its scripts where it is itself; the same npm is asked again, so any version will do.
   const npm = process.env.npm_execpath
   const command = npm ? process.execPath : 'npm'
-  const args = (npm ? [npm] : []).concat(['ci', '--no-audit', '--no-fund', '--loglevel=error'])
+  // Not `npm ci`: it refuses a lock file that lacks optional packages of other platforms, and npm writes such files where a
+  // registry does not have them all. With --no-save the lock file is obeyed and left alone all the same.
+  const args = (npm ? [npm] : []).concat([
+    'install',
+    '--no-save',
+    '--no-audit',
+    '--no-fund',
+    '--loglevel=error',
+  ])
   const run = spawnSync(command, args, { cwd: root, stdio: ['ignore', 2, 2] })
   if (run.status !== 0) {
-    process.stderr.write('farport: npm ci failed; the lines above say why. Run `npm ci` here to try again.\n')
+    process.stderr.write('farport: npm install failed; the lines above say why. Run it here to try again.\n')
     process.exit(run.status || 1)
   }
   fs.writeFileSync(stamp, wanted())

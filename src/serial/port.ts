@@ -119,6 +119,8 @@ export interface SerialPort extends Duplex {
 /** Where ports come from: something that can be shared. */
 export interface PortSource {
   readonly description: PortDescription
+  /** Whether the device is there now, found out without opening it (opening can reset a board). */
+  present(): Promise<boolean>
   /**
    * Opens the port, exclusively where the system allows it.
    * @throws FarportError ERR_DEVICE_ABSENT when it is not there, ERR_PORT_BUSY when another program holds it.

@@ -1,0 +1,38 @@
+import { Command } from 'commander'
+import { type CommonFlags, run } from './run.ts'
+import { table } from './table.ts'
+
+export const portsCommand = new Command('ports')
+  .description("list this machine's serial ports, or the ports a peer lets us use")
+  .argument('[peer]', "the peer's name in trusted_peers")
+  .action((peer: string | undefined, flags: CommonFlags) =>
+    run(flags, async ({ home, output, log, signal }) => {
+      if (peer === undefined) {
+        const { listPorts } = await import('../serial/discovery.ts')
+        const ports = await listPorts()
+        const rows = ports.map((port) => [
+          port.byId ?? port.path,
+          port.path,
+          port.driver ?? '',
+          port.usb?.product ?? '',
+        ])
+        const text =
+          rows.length > 0
+            ? table(['share it as', 'path', 'driver', 'device'], rows)
+            : 'no serial ports found\n'
+        return output.result({ ports }, text)
+      }
+      const { startDaemon } = await import('../daemon/daemon.ts')
+      await using daemon = await startDaemon(
+        { home, listen: [], shares: [], links: [], wait: false },
+        { log, signal, report: () => {} },
+      )
+      const ports = await daemon.portsOf(peer, signal)
+      const rows = ports.map((port) => [port.name, port.state, port.may.join(','), port.description.path])
+      const text =
+        rows.length > 0
+          ? table(['port', 'state', 'you may', 'device'], rows)
+          : `${peer} lets us use no ports\n`
+      output.result({ peer, ports }, text)
+    }),
+  )

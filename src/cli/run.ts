@@ -1,0 +1,47 @@
+import { resolveHome } from '../config/home.ts'
+import { createLog, type Logger, type LogLevel } from '../log.ts'
+import { EXIT, exitCodeOf } from './exit-code.ts'
+import { createOutput, type Output } from './output.ts'
+
+/** What every command takes. */
+export interface CommonFlags {
+  home?: string
+  json?: true
+  logLevel: LogLevel
+}
+
+export interface Context {
+  home: string
+  output: Output
+  log: Logger
+  /** Aborted by the first SIGINT, SIGTERM or SIGHUP. */
+  signal: AbortSignal
+}
+
+/** Runs a command's body and turns how it ended into output and an exit code. */
+export async function run(flags: CommonFlags, body: (context: Context) => Promise<void>): Promise<void> {
+  const output = createOutput(flags.json === true)
+  const stop = new AbortController()
+  let interrupted: NodeJS.Signals | undefined
+  const onSignal = (signal: NodeJS.Signals) => {
+    // The second signal is for a person who has waited long enough.
+    if (interrupted !== undefined) process.exit(EXIT.interrupted)
+    interrupted = signal
+    stop.abort()
+  }
+  const signals: NodeJS.Signals[] = ['SIGINT', 'SIGTERM', 'SIGHUP']
+  for (const signal of signals) process.on(signal, onSignal)
+  try {
+    const home = resolveHome(flags.home)
+    await body({ home, output, log: createLog(flags.logLevel), signal: stop.signal })
+    // SIGTERM is how a service is told to end; only a person's Ctrl-C counts as interrupted.
+    process.exitCode = interrupted === 'SIGINT' ? EXIT.interrupted : EXIT.ok
+  } catch (error) {
+    if (interrupted === undefined) {
+      output.error(error)
+      process.exitCode = exitCodeOf(error)
+    } else process.exitCode = interrupted === 'SIGINT' ? EXIT.interrupted : EXIT.ok
+  } finally {
+    for (const signal of signals) process.off(signal, onSignal)
+  }
+}

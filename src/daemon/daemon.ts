@@ -1,0 +1,173 @@
+import type { Config, Link } from '../config/config.ts'
+import type { LocalEndpoint, OpenPort } from '../endpoints/endpoint.ts'
+import { createPtyEndpoint } from '../endpoints/pty.ts'
+import { joinStdio } from '../endpoints/stdio.ts'
+import { listenTcp } from '../endpoints/tcp.ts'
+import { FarportError } from '../errors.ts'
+import type { Logger } from '../log.ts'
+import { createOverlay, type Path } from '../overlay/node.ts'
+import { listPorts } from '../serial/discovery.ts'
+import type { Cables } from '../serial/simulated.ts'
+import { portSource } from '../serial/source.ts'
+import { SERIAL_PROTOCOL } from '../session/hello.ts'
+import { PortHost, type SharedPort } from '../session/host.ts'
+import { type Listing, PORTS_PROTOCOL } from '../session/listing.ts'
+import { openRemotePort, type RemoteEvent } from '../session/remote.ts'
+import { loadIdentity } from '../trust/identity.ts'
+import { openTrustStore } from '../trust/trust-store.ts'
+import { Peers } from './peers.ts'
+
+/** What a daemon reports while it runs. */
+export type DaemonEvent =
+  | { event: 'path'; peer: string; kind: Path['kind']; address: string; encryption: string; muxer: string }
+  | ({ event: 'link'; port: string } & RemoteEvent)
+
+export interface DaemonOptions {
+  log: Logger
+  signal: AbortSignal
+  report: (event: DaemonEvent) => void
+}
+
+interface RunningLink {
+  readonly peer: string
+  readonly port: string
+  /** Where local programs find it. */
+  readonly address: string
+}
+
+export interface Daemon extends AsyncDisposable {
+  readonly peerId: string
+  readonly addresses: readonly string[]
+  readonly links: readonly RunningLink[]
+  /** Resolves when every link is over by itself, as standard input and output may be. */
+  readonly ended: Promise<void>
+  portsOf(peer: string, signal: AbortSignal): Promise<Listing[]>
+}
+
+/**
+ * Builds everything a Config asks for and closes it in reverse order. The only place where libp2p meets serial ports.
+ * @throws FarportError for what can't be had at the start; later losses are waited out and reported.
+ */
+export async function startDaemon(config: Config, { log, signal, report }: DaemonOptions): Promise<Daemon> {
+  await using stack = new AsyncDisposableStack()
+  const identity = await loadIdentity(config.home, { create: true })
+  const trust = stack.use(await openTrustStore(config.home, { log }))
+  const overlay = stack.use(
+    await createOverlay({
+      seed: identity.seed,
+      listen: config.listen,
+      admits: (peerId) => trust.admits(peerId),
+      log,
+    }),
+  )
+  const host = stack.use(
+    new PortHost({
+      ports: await sharedPorts(config.shares),
+      rights: (peerId, port) => trust.rights(peerId, port),
+      log,
+    }),
+  )
+  if (config.shares.length > 0) {
+    await overlay.handle(SERIAL_PROTOCOL, (stream, from) => void host.accept(stream, from.peerId))
+    await overlay.handle(PORTS_PROTOCOL, (stream, from) => void host.answerPorts(stream, from.peerId))
+  }
+  trust.on('change', () => {
+    host.enforce()
+    for (const { peerId } of overlay.paths())
+      if (!trust.admits(peerId)) void overlay.disconnect(peerId, 'no longer in trusted_peers')
+  })
+
+  const peers = new Peers(overlay, trust, reportOnce(report))
+  const links: RunningLink[] = []
+  const ends: Promise<void>[] = []
+  for (const link of config.links) {
+    if (!config.wait) checkPort(link, await peers.ports(link.peer, signal, link.port))
+    const name = `${link.peer}/${link.port}`
+    const open: OpenPort = (until) =>
+      openRemotePort(
+        {
+          port: link.port,
+          connect: (attempt) => peers.open(link.peer, SERIAL_PROTOCOL, attempt),
+          resumeMs: link.resumeMs,
+          report: (event) => report({ event: 'link', port: name, ...event }),
+          log: log.child({ link: name }),
+        },
+        until,
+      )
+    const endpoint = stack.use(await startEndpoint(link, open, log.child({ link: name })))
+    links.push({ peer: link.peer, port: link.port, address: endpoint.address })
+    ends.push(endpoint.ended)
+  }
+
+  const parts = stack.move()
+  return {
+    peerId: overlay.peerId,
+    addresses: overlay.addresses(),
+    links,
+    ended: Promise.all(ends).then(() => {}),
+    portsOf: (peer, until) => peers.ports(peer, until),
+    [Symbol.asyncDispose]: () => parts.disposeAsync(),
+  }
+}
+
+async function sharedPorts(shares: Config['shares']): Promise<SharedPort[]> {
+  // The two ends of a simulated cable meet here.
+  const cables: Cables = new Map()
+  const known = shares.length > 0 ? await listPorts() : []
+  return shares.map(({ name, device }) => {
+    const found = known.find(({ path, byId, byPath }) => [path, byId, byPath].includes(device))
+    const description = {
+      ...(found?.driver && { driver: found.driver }),
+      ...(found?.usb && { usb: found.usb }),
+    }
+    return { name, source: portSource(device, { cables, description }) }
+  })
+}
+
+async function startEndpoint({ endpoint }: Link, open: OpenPort, log: Logger): Promise<LocalEndpoint> {
+  switch (endpoint.type) {
+    case 'pty':
+      return await createPtyEndpoint({ link: endpoint.path, log }, open)
+    case 'rfc2217':
+    case 'raw':
+      return await listenTcp({ host: endpoint.host, port: endpoint.port, mode: endpoint.type, log }, open)
+    case 'stdio':
+      return joinStdio({ input: process.stdin, output: process.stdout }, open)
+    default:
+      return endpoint satisfies never
+  }
+}
+
+/** Says at once what would otherwise be found out by the first program that opens the port. */
+function checkPort(link: Link, ports: Listing[]): void {
+  const where = `${link.peer}/${link.port}`
+  const [port] = ports
+  if (port === undefined)
+    throw new FarportError('ERR_PROTOCOL', `${link.peer} says nothing about ${link.port}`)
+  if (!port.may.includes('use'))
+    throw new FarportError(
+      'ERR_NOT_GRANTED',
+      `we may ${port.may.join(', ')} ${where}, not use it: its owner can change may= in our line there`,
+    )
+  if (port.state === 'held')
+    throw new FarportError(
+      'ERR_PORT_BUSY',
+      `${where} is in use by another peer or program: try again when it is free, or give --wait`,
+    )
+  if (port.state === 'absent')
+    throw new FarportError(
+      'ERR_DEVICE_ABSENT',
+      `${where} has no device right now (${port.description.path}): plug it in, or give --wait`,
+    )
+}
+
+/** Reports a peer's path when it is not the one last reported. */
+function reportOnce(report: DaemonOptions['report']): (peer: string, path: Path) => void {
+  const last = new Map<string, string>()
+  return (peer, { kind, remoteAddress: address, encryption, muxer }) => {
+    const now = `${kind} ${address}`
+    if (last.get(peer) === now) return
+    last.set(peer, now)
+    report({ event: 'path', peer, kind, address, encryption, muxer })
+  }
+}

@@ -1,0 +1,23 @@
+/** What programs may build on. It grows as the parts settle; until 1.0 anything may still change. */
+export { type ErrorCode, FarportError } from './errors.ts'
+export type {
+  InputLines,
+  LineChanges,
+  LineErrors,
+  OutputLines,
+  PortDescription,
+  PortSource,
+  PortState,
+  PurgeWhat,
+  SerialPort,
+  SerialPortEvents,
+  UsbIdentity,
+} from './serial/port.ts'
+export type {
+  DataBits,
+  InputFlow,
+  OutputFlow,
+  Parity,
+  SerialSettings,
+  StopBits,
+} from './serial/settings.ts'

@@ -1,0 +1,36 @@
+import { FarportError } from '../errors.ts'
+import { linuxPort } from './linux-port.ts'
+import { packagePort } from './package-port.ts'
+import type { PortDescription, PortSource } from './port.ts'
+import { type SimulatedOptions, simulatedPort } from './simulated.ts'
+
+const SIMULATED = 'simulated:'
+
+/** COM1, and \\.\COM10 as Windows spells it inside. */
+const WINDOWS_PORT = /^(\\\\\.\\)?COM\d+$/i
+
+interface PortSourceOptions extends SimulatedOptions {
+  /** What discovery knows of the device. */
+  description?: Partial<PortDescription>
+  platform?: NodeJS.Platform
+}
+
+/**
+ * The port a person means: the path of a device, or `simulated:` and what to simulate. Looks at nothing yet: whether the
+ * device is there shows in `present()` and `open()`.
+ * @throws FarportError ERR_USAGE for what is neither.
+ */
+export function portSource(spec: string, options: PortSourceOptions = {}): PortSource {
+  const { platform = process.platform, description = {}, ...simulated } = options
+  if (spec.startsWith(SIMULATED)) return simulatedPort(spec.slice(SIMULATED.length), simulated)
+  if (platform === 'win32') {
+    if (WINDOWS_PORT.test(spec)) return packagePort(spec, { platform })
+    throw new FarportError('ERR_USAGE', `“${spec}” is no serial port: name one like COM3, or simulated:gps.`)
+  }
+  if (!spec.startsWith('/'))
+    throw new FarportError(
+      'ERR_USAGE',
+      `“${spec}” is no serial port: name one by its full path, like /dev/ttyUSB0, or simulated:gps.`,
+    )
+  return platform === 'linux' ? linuxPort(spec, { description }) : packagePort(spec, { platform })
+}

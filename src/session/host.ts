@@ -1,0 +1,210 @@
+import { randomUUID } from 'node:crypto'
+import type { Duplex } from 'node:stream'
+import { Channel } from '../channel/channel.ts'
+import { FarportError } from '../errors.ts'
+import type { Logger } from '../log.ts'
+import type { PortSource, SerialPort } from '../serial/port.ts'
+import type { Right } from '../trust/grants.ts'
+import { HELLO_TIMEOUT_MS, type Hello, readHello, refuse, welcome } from './hello.ts'
+import { answerPorts, type Listing, readPortsQuestion } from './listing.ts'
+import { servePort } from './serve.ts'
+import { channelWindow } from './window.ts'
+
+export interface SharedPort {
+  readonly name: string
+  readonly source: PortSource
+}
+
+export interface PortHostOptions {
+  ports: readonly SharedPort[]
+  /** Asked at every attach and for every request, so that a change of the trust file bites at once. */
+  rights: (peerId: string, port: string) => ReadonlySet<Right>
+  log: Logger
+}
+
+/** One peer holding one port. It outlives its carriers: the channel says when it is over. */
+interface Session {
+  readonly id: string
+  readonly peerId: string
+  readonly channelId: string
+  readonly channel: Channel
+  readonly port: SerialPort
+  readonly ended: Promise<void>
+}
+
+type Lease = { state: 'free' } | { state: 'opening'; peerId: string } | { state: 'held'; session: Session }
+
+interface Entry {
+  readonly shared: SharedPort
+  lease: Lease
+}
+
+/** The agent's side: opens shared ports for peers that may use them, one holder at a time, and serves them on channels. */
+export class PortHost implements AsyncDisposable {
+  readonly #entries: ReadonlyMap<string, Entry>
+  readonly #rights: PortHostOptions['rights']
+  readonly #log: Logger
+  readonly #closing = new AbortController()
+
+  constructor({ ports, rights, log }: PortHostOptions) {
+    this.#entries = new Map(ports.map((shared) => [shared.name, { shared, lease: { state: 'free' } }]))
+    this.#rights = rights
+    this.#log = log
+  }
+
+  /** Takes a stream on which `peerId` speaks SERIAL_PROTOCOL. Never rejects: what goes wrong is told to the peer. */
+  async accept(stream: Duplex, peerId: string): Promise<void> {
+    stream.on('error', () => {})
+    try {
+      const signal = AbortSignal.any([this.#closing.signal, AbortSignal.timeout(HELLO_TIMEOUT_MS)])
+      const hello = await readHello(stream, signal)
+      await this.#attach(stream, peerId, hello)
+    } catch (error) {
+      this.#refuse(stream, peerId, error)
+    }
+  }
+
+  /** Answers a stream on which `peerId` speaks PORTS_PROTOCOL. Never rejects. */
+  async answerPorts(stream: Duplex, peerId: string): Promise<void> {
+    stream.on('error', () => {})
+    try {
+      const signal = AbortSignal.any([this.#closing.signal, AbortSignal.timeout(HELLO_TIMEOUT_MS)])
+      const name = await readPortsQuestion(stream, signal)
+      const entries = name === undefined ? [...this.#entries.values()] : [this.#entry(name, peerId, 'watch')]
+      answerPorts(stream, (await Promise.all(entries.map((entry) => this.#list(entry, peerId)))).flat())
+    } catch (error) {
+      this.#refuse(stream, peerId, error)
+    }
+  }
+
+  /** Ends every channel that the trust file no longer covers. */
+  enforce(): void {
+    for (const { shared, lease } of this.#entries.values()) {
+      if (lease.state !== 'held' || this.#rights(lease.session.peerId, shared.name).has('use')) continue
+      this.#log.info({ peer: lease.session.peerId, port: shared.name }, 'the right to use it was withdrawn')
+      lease.session.channel.destroy(notGranted(shared.name))
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#closing.abort(new FarportError('ERR_CHANNEL_LOST', 'the agent is shutting down'))
+    const held = [...this.#entries.values()].flatMap(({ lease }) =>
+      lease.state === 'held' ? [lease.session] : [],
+    )
+    for (const session of held)
+      session.channel.destroy(new FarportError('ERR_CHANNEL_LOST', 'the agent is shutting down'))
+    await Promise.all(held.map((session) => session.ended))
+  }
+
+  #refuse(stream: Duplex, peerId: string, error: unknown): void {
+    const refusal = error instanceof FarportError ? error : new FarportError('ERR_INTERNAL', 'internal error')
+    this.#log.info({ peer: peerId, code: refusal.code, err: error }, 'refused a peer')
+    refuse(stream, refusal)
+  }
+
+  async #list({ shared, lease }: Entry, peerId: string): Promise<Listing[]> {
+    const may = [...this.#rights(peerId, shared.name)]
+    if (may.length === 0) return []
+    const state = lease.state !== 'free' ? 'held' : (await shared.source.present()) ? 'free' : 'absent'
+    return [{ name: shared.name, state, may, description: shared.source.description }]
+  }
+
+  /** The entry a peer asks for. Rights come before existence: a peer without any can't find out which names are real. */
+  #entry(name: string, peerId: string, right: Right): Entry {
+    if (!this.#rights(peerId, name).has(right)) throw notGranted(name)
+    const entry = this.#entries.get(name)
+    if (entry !== undefined) return entry
+    throw new FarportError(
+      'ERR_NO_SUCH_PORT',
+      `no port called ${name} is shared there: \`farport ports PEER\` lists them`,
+    )
+  }
+
+  async #attach(stream: Duplex, peerId: string, hello: Hello): Promise<void> {
+    const entry = this.#entry(hello.port, peerId, hello.mode)
+    if (hello.mode === 'watch')
+      throw new FarportError(
+        'ERR_UNFIT',
+        'this agent does not let ports be watched yet: use the port, or update it',
+      )
+    const session = await this.#session(entry, peerId, hello)
+    welcome(stream, {
+      received: session.channel.received,
+      description: session.port.description,
+      settings: session.port.settings,
+      outputs: session.port.outputs,
+      lines: session.port.lines,
+    })
+    session.channel.attach(stream, { peerReceived: hello.received })
+  }
+
+  /** The session a hello is about: the one it has, or a new one if the port is free. */
+  async #session(entry: Entry, peerId: string, hello: Hello): Promise<Session> {
+    if (entry.lease.state === 'held') {
+      const { session } = entry.lease
+      if (session.channelId === hello.channel && session.peerId === peerId) return session
+      // A peer whose program died comes back with a new channel: it need not wait for its own ghost to expire.
+      if (hello.fresh && session.peerId === peerId && session.channel.state === 'detached') {
+        session.channel.destroy(new FarportError('ERR_CHANNEL_LOST', 'the same peer opened the port anew'))
+        await session.ended
+      }
+    }
+    if (!hello.fresh)
+      throw new FarportError(
+        'ERR_CHANNEL_LOST',
+        'the agent no longer has this channel: it was restarted, or the loss took too long',
+      )
+    if (entry.lease.state !== 'free')
+      throw new FarportError(
+        'ERR_PORT_BUSY',
+        `${hello.port} is in use by ${this.#holder(entry.lease, peerId)}: try again when it is free`,
+      )
+    return await this.#open(entry, peerId, hello)
+  }
+
+  #holder(lease: Exclude<Lease, { state: 'free' }>, asking: string): string {
+    const peerId = lease.state === 'held' ? lease.session.peerId : lease.peerId
+    return peerId === asking ? 'another program of the same peer' : 'another peer'
+  }
+
+  async #open(entry: Entry, peerId: string, hello: Hello): Promise<Session> {
+    const { shared } = entry
+    entry.lease = { state: 'opening', peerId }
+    let port: SerialPort
+    try {
+      port = await shared.source.open({ signal: this.#closing.signal })
+    } catch (error) {
+      entry.lease = { state: 'free' }
+      throw error
+    }
+    const channel = new Channel({ resumeMs: hello.resumeMs })
+    const id = randomUUID()
+    const log = this.#log.child({ peer: peerId, port: shared.name, session: id })
+    const resize = () => {
+      channel.window = channelWindow(port.settings.baudRate, channel.roundTripMs)
+    }
+    port.on('settings', resize)
+    const ended = servePort(channel, port, {
+      may: (right) => this.#rights(peerId, shared.name).has(right),
+      log,
+      onConfigured: resize,
+    })
+      .catch((error: unknown) => log.info({ err: error }, 'the channel ended with an error'))
+      .then(() => port[Symbol.asyncDispose]())
+      .then(() => {
+        entry.lease = { state: 'free' }
+        log.info({ received: channel.bytesReceived, sent: channel.bytesSent }, 'port closed')
+      })
+    const session: Session = { id, peerId, channelId: hello.channel, channel, port, ended }
+    entry.lease = { state: 'held', session }
+    log.info({ device: port.description.path }, 'port opened')
+    return session
+  }
+}
+
+function notGranted(port: string): FarportError {
+  return new FarportError(
+    'ERR_NOT_GRANTED',
+    `this peer may not use ${port} there: its owner can grant it with ports=${port} in trusted_peers`,
+  )
+}

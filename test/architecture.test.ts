@@ -1,0 +1,54 @@
+import assert from 'node:assert/strict'
+import { globSync, readFileSync } from 'node:fs'
+import { dirname, join, relative } from 'node:path/posix'
+import { test } from 'node:test'
+
+/** Which folders of src a folder may import. A folder missing here fails the test. */
+const mayImport: Record<string, string[]> = {
+  telnet: [],
+  rfc2217: ['telnet'],
+  serial: [],
+  channel: [],
+  trust: [],
+  config: [],
+  session: ['channel', 'rfc2217', 'telnet', 'serial', 'trust'],
+  overlay: ['trust'],
+  endpoints: ['session', 'serial'],
+  daemon: ['endpoints', 'overlay', 'session', 'trust', 'serial', 'config'],
+  cli: ['daemon', 'config', 'serial', 'trust'],
+}
+/** Folders that hold only protocol logic: no Node, no packages, not even our errors. */
+const pure = ['telnet', 'rfc2217']
+/** The one folder that knows libp2p, so that the rest can be tested without a network. */
+const packagesOf: Record<string, RegExp> = {
+  channel: /^node:/,
+  session: /^(node:|valibot$)/,
+  endpoints: /^node:/,
+  daemon: /^node:/,
+  cli: /^(node:|commander$)/,
+}
+
+for (const file of globSync('src/*/**/*.ts')) {
+  test(`${file} imports only what its folder may`, () => {
+    const folder = file.split('/')[1] as string
+    const allowed = mayImport[folder]
+    assert.ok(allowed, `add ${folder} to the table`)
+    const source = readFileSync(file, 'utf8')
+    for (const [, target] of source.matchAll(/(?:from |import\(|import )'([^']+)'/g)) {
+      if (target === undefined) continue
+      if (!target.startsWith('.')) {
+        assert.ok(!pure.includes(folder), `${folder} is pure, yet imports ${target}`)
+        assert.match(target, packagesOf[folder] ?? /./, `${folder} does not need ${target}`)
+        continue
+      }
+      const to = relative('src', join(dirname(file), target)).split('/')
+      if (to.length === 1) assert.ok(!pure.includes(folder), `${folder} is pure, yet imports ${target}`)
+      else
+        assert.ok([folder, ...allowed].includes(to[0] as string), `${folder} may not import ${to.join('/')}`)
+    }
+  })
+}
+
+test('folders are one deep', () => {
+  assert.deepEqual(globSync('src/*/*/*'), [])
+})
