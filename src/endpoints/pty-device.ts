@@ -9,7 +9,7 @@ import { LFLAG, Termios2 } from '../serial/termios.ts'
 import { isNew, makeNew, type ProgramLine, programLine, setIdle, showSettings } from './pty-termios.ts'
 
 /** Whether at least one program has the PTY open. It is `idle` only once all that programs wrote is in `stream`. */
-export type PtyState = 'idle' | 'open'
+type PtyState = 'idle' | 'open'
 
 interface PtyDeviceEvents {
   state: [state: PtyState]
@@ -19,6 +19,8 @@ interface PtyDeviceEvents {
   flush: [what: PurgeWhat]
   /** `path` is another now: programs have to find the new one. */
   moved: [from: string]
+  /** No program can open it any more, and there is no other to be had. */
+  locked: [reason: unknown]
 }
 
 interface Pty {
@@ -30,9 +32,6 @@ interface Pty {
 
 /** How soon that is seen which the kernel does not tell of. */
 const LOOK_INTERVAL_MS = 25
-/** More than the kernel holds of what was written to a slave, 22 KiB. */
-const MAX_LAST_READS = 16
-const LAST_READ_BYTES = 4096
 
 /**
  * The master of a Linux PTY in packet mode, which sees what programs do with the slave.
@@ -104,7 +103,10 @@ export class PtyDevice extends EventEmitter<PtyDeviceEvents> implements AsyncDis
     return this.#state === 'idle' || this.stream.write(bytes)
   }
 
-  /** Lets programs find the settings of the port, until one has asked for others. */
+  /**
+   * Lets programs find the settings of the port, until one has asked for others. Not for a moment when a program is likely
+   * to ask: within microseconds of this, what it asks for is overwritten.
+   */
   show(settings: Readonly<SerialSettings>): void {
     this.#takeNotice()
     this.#readTermios('if changed')
@@ -199,11 +201,13 @@ export class PtyDevice extends EventEmitter<PtyDeviceEvents> implements AsyncDis
     if (this.#state === 'open') return
     this.#state = 'open'
     this.stream.attach(this.#pty.fd)
+    // Who hears of the program is to know what it asks for, if it already has.
+    this.#takeNotice()
     this.#lookIfNeeded()
     this.emit('state', this.#state)
   }
 
-  /** Some things don't show by themselves: changes without EXTPROC, and anything at all while nobody reads the stream. */
+  /** Some things don't show by themselves: changes without EXTPROC, and any notice while nobody reads the stream. */
   #lookIfNeeded(arrivingBytes = 0): void {
     if (this.#state === 'open' && (!this.#isTold() || this.#isFull(arrivingBytes)))
       this.#look ??= setInterval(() => this.#lookAround(), LOOK_INTERVAL_MS)
@@ -216,7 +220,6 @@ export class PtyDevice extends EventEmitter<PtyDeviceEvents> implements AsyncDis
   #lookAround(): void {
     this.#takeNotice()
     this.#readTermios('if changed')
-    if (this.#isFull() && this.#libc.isHungUp(this.#pty.fd)) this.#onHangUp()
     this.#lookIfNeeded()
   }
 
@@ -230,8 +233,6 @@ export class PtyDevice extends EventEmitter<PtyDeviceEvents> implements AsyncDis
 
   #onHangUp(): void {
     this.stream.detach()
-    // What is left was written by programs that are gone, and is no more than the kernel holds for a PTY.
-    for (let reads = 0; reads < MAX_LAST_READS && this.#readMore(); reads++);
     const locked = this.#libc.isHungUp(this.#pty.fd) && !this.#tidyUp()
     if (this.#takeNotice() !== -constants.errno.EIO) {
       // The next program was faster, and may even be gone again: for it and for the port nothing has happened.
@@ -242,14 +243,6 @@ export class PtyDevice extends EventEmitter<PtyDeviceEvents> implements AsyncDis
     this.#state = 'idle'
     this.#lookIfNeeded()
     this.emit('state', this.#state)
-  }
-
-  #readMore(): boolean {
-    const bytes = Buffer.allocUnsafe(LAST_READ_BYTES)
-    const n = this.#libc.read(this.#pty.fd, bytes)
-    const data = n > 0 ? this.#onRead(bytes.subarray(0, n)) : bytes.subarray(0, 0)
-    if (data.length > 0) this.stream.push(data)
-    return n > 0
   }
 
   /** Leaves the next program a PTY without stale bytes, modes that would echo, or a lock. False: it is locked for good. */
@@ -270,14 +263,19 @@ export class PtyDevice extends EventEmitter<PtyDeviceEvents> implements AsyncDis
    */
   #replace(): void {
     const old = this.#pty
-    this.#pty = this.#makePty((termios) => termios.bytes.set(this.#termios.bytes))
+    try {
+      this.#pty = this.#makePty((termios) => termios.bytes.set(this.#termios.bytes))
+    } catch (error) {
+      this.emit('locked', error)
+      return
+    }
     this.emit('moved', old.path)
     void this.#close(old)
   }
 
   /**
-   * Throws away bytes on their way to programs: ours, and the kernel's. False: the slave can not be had, and with it the
-   * last 4 KiB. After a program's own flush too, since what it makes room for may have been filled again.
+   * Throws away bytes on their way to programs: ours, and the kernel's. After a program's own flush too, since the room it
+   * made may have been filled again. False: the slave is locked, and its last 4 KiB out of reach.
    */
   #discardUndelivered(unlock?: 'and unlock'): boolean {
     this.stream.discardUnsent()
@@ -285,9 +283,8 @@ export class PtyDevice extends EventEmitter<PtyDeviceEvents> implements AsyncDis
     try {
       slave = this.#libc.openPtySlave(this.#pty.fd)
     } catch (error) {
-      if (!isSystemError(error, 'EBUSY')) throw error
       this.#libc.flush(this.#pty.fd, 'tx')
-      return false
+      return !isSystemError(error, 'EBUSY')
     }
     this.#libc.flush(slave, 'rx')
     if (unlock) this.#libc.setExclusive(slave, false)

@@ -3,13 +3,19 @@ import type { PurgeWhat, SerialPort } from '../serial/port.ts'
 import { formatSettings, type SerialSettings } from '../serial/settings.ts'
 import type { PtyDevice } from './pty-device.ts'
 
-export interface VisitOptions {
+interface VisitOptions {
   /** Settings that no program changes. */
   line: Readonly<Partial<SerialSettings>>
   /** Whether DTR and RTS rise when programs come and fall when they leave. */
   modemLines: boolean
   log: Logger
 }
+
+/**
+ * Before this, a program that has just opened the PTY is left alone with its termios: to change them is to read and write
+ * them back, and settings that it makes in between would be lost.
+ */
+const SETTLE_MS = 100
 
 /** How long the last bytes may take after the last close: what Linux allows a closing tty (closing_wait). */
 const LINGER_MS = 30_000
@@ -57,7 +63,7 @@ class Visit {
     const end = () => this.#over.resolve()
     signal.addEventListener('abort', end)
     port.on('close', end)
-    this.#showSettings()
+    const settled = setTimeout(this.#showSettings, SETTLE_MS)
     port.on('settings', this.#showSettings)
     this.#device.on('settings', this.#follow).on('flush', this.#flush).on('state', this.#endIfDone)
     stream.on('data', this.#onProgramData).on('drain', this.#resumeDevice)
@@ -68,6 +74,8 @@ class Visit {
       this.#hold('leaving')
       if (!signal.aborted && !port.destroyed) await this.#leave(signal)
     } finally {
+      clearTimeout(settled)
+      if (this.#device.state === 'idle') this.#showSettings()
       stream.pause()
       signal.removeEventListener('abort', end)
       port.off('close', end).off('settings', this.#showSettings)

@@ -1,5 +1,6 @@
 import { once } from 'node:events'
 import { setTimeout as delay } from 'node:timers/promises'
+import { FarportError } from '../errors.ts'
 import type { Logger } from '../log.ts'
 import type { SerialPort } from '../serial/port.ts'
 import type { SerialSettings } from '../serial/settings.ts'
@@ -45,7 +46,7 @@ export async function createPtyEndpoint(options: PtyOptions, open: OpenPort): Pr
   const always = options.openRemote === 'always'
   const stop = new AbortController()
   const { signal } = stop
-  const device = new PtyDevice({ mode })
+  const device = makeDevice(mode)
   try {
     placeLink(link, device.path)
   } catch (error) {
@@ -66,7 +67,10 @@ export async function createPtyEndpoint(options: PtyOptions, open: OpenPort): Pr
         await visit(device, port, { line, modemLines, log }, over)
       } while (always && !over.aborted)
       if (lost.signal.aborted) {
-        log.warn('lost the port; the PTY stays, and the port is opened again')
+        log.warn(
+          { lostBytes: port.writableLength },
+          'lost the port; the PTY stays, and the port is opened again',
+        )
         await delay(FIRST_RETRY_MS, undefined, { signal }).catch(() => {})
       } else await closePort(port, signal)
     }
@@ -79,10 +83,12 @@ export async function createPtyEndpoint(options: PtyOptions, open: OpenPort): Pr
     let hold: NodeJS.Timeout | undefined
     const onState = () => {
       clearTimeout(hold)
-      if (device.state !== 'open' && !device.vacant) hold = setTimeout(giveUp, HOLD_MS)
+      if (device.state === 'idle' && !(always && device.vacant)) hold = setTimeout(giveUp, HOLD_MS)
     }
     const giveUp = () => {
-      log.warn('threw away what a program wrote: the port could not be opened in time')
+      const lostBytes = device.stream.readableLength
+      if (lostBytes > 0)
+        log.warn({ lostBytes }, 'threw away what a program wrote: the port did not open in time')
       device.stream.discardUnread()
       if (!always) givenUp.abort()
     }
@@ -117,6 +123,9 @@ export async function createPtyEndpoint(options: PtyOptions, open: OpenPort): Pr
       log.error({ err, path: device.path }, 'the link could not follow the PTY')
     }
   })
+  device.on('locked', (err) =>
+    log.error({ err, link }, 'a program left the PTY locked, and no other can be made'),
+  )
   const ended = serve()
   // Whoever waits for `ended` is told; a disposal that comes first must not leave the rejection unheard.
   ended.catch((err) => log.error({ err, link }, 'the PTY can not go on'))
@@ -131,6 +140,17 @@ export async function createPtyEndpoint(options: PtyOptions, open: OpenPort): Pr
       removeLink(link, device.path)
       await device[Symbol.asyncDispose]()
     },
+  }
+}
+
+function makeDevice(mode: number): PtyDevice {
+  try {
+    return new PtyDevice({ mode })
+  } catch (cause) {
+    if (cause instanceof FarportError) throw cause
+    throw new FarportError('ERR_UNFIT', `can't make a virtual serial port: ${(cause as Error).message}`, {
+      cause,
+    })
   }
 }
 

@@ -11,6 +11,8 @@ import { TcpProxy } from '../support/tcp-proxy.ts'
 import { TwoHomes } from '../support/two-homes.ts'
 
 const MIB = 1024 * 1024
+/** How long one device does not read. The long run is `FARPORT_STALL_MS=30000`. */
+const STALL_MS = Number(process.env.FARPORT_STALL_MS ?? 2_000)
 const main = new URL('../../src/cli/main.ts', import.meta.url).pathname
 
 /** Memory of a process that is in RAM, in bytes. */
@@ -18,6 +20,10 @@ function residentBytes(pid: number): number {
   const match = /^VmRSS:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))
   return Number(match?.[1]) * 1024
 }
+
+const mib = (bytes: number) => `${Math.round(bytes / MIB)} MiB`
+
+const median = (values: number[]) => [...values].sort((a, b) => a - b)[values.length >> 1] ?? 0
 
 test('8 MiB of every byte value both ways at once through a PTY', async () => {
   await using homes = await TwoHomes.make()
@@ -60,7 +66,7 @@ test('the same through standard input and output in a pipe', async () => {
   assert.deepEqual(await once(child, 'close'), [130, null])
 })
 
-test('six channels on one connection; a device that does not read holds up nobody else', async () => {
+test('six channels on one connection; a device that does not read holds up nobody else', async (t) => {
   await using homes = await TwoHomes.make()
   const names = ['p1', 'p2', 'p3', 'p4', 'p5', 'p6']
   const devices = names.map(() => homes.use(ptyPair()))
@@ -82,18 +88,41 @@ test('six channels on one connection; a device that does not read holds up nobod
     device: (typeof devices)[number]
   }
 
-  // One device does not read: its program is held up, and what it has sent meanwhile is bounded.
-  const total = 4 * MIB
-  let sentAll = false
-  const sent = send(stalled.program, total).then((hash) => {
-    sentAll = true
-    return hash
+  const round = () => Promise.all(others.map(({ program, device }) => exchange(program, device.master, MIB)))
+  const timed = async () => {
+    const start = performance.now()
+    await round()
+    return performance.now() - start
+  }
+  await round()
+  const undisturbedMs = await timed()
+
+  // One device does not read: its program is held up, and what is kept for it is bounded.
+  const total = 16 * MIB
+  let accepted = 0
+  const sent = send(stalled.program, total, (bytes) => {
+    accepted = bytes
   })
-  const before = residentBytes(agent.pid) + residentBytes(client.pid)
-  await Promise.all(others.map(({ program, device }) => exchange(program, device.master, MIB)))
-  const after = residentBytes(agent.pid) + residentBytes(client.pid)
-  assert.equal(sentAll, false, 'the stalled device took everything without being read')
-  assert.ok(after - before < 64 * MIB, `memory grew by ${Math.round((after - before) / MIB)} MiB`)
+  const before = { agent: residentBytes(agent.pid), client: residentBytes(client.pid) }
+  const roundsMs: number[] = []
+  const end = performance.now() + STALL_MS
+  const samples: string[] = []
+  while (performance.now() < end) {
+    roundsMs.push(await timed())
+    samples.push(`${mib(residentBytes(agent.pid))}/${mib(residentBytes(client.pid))}`)
+  }
+  const after = { agent: residentBytes(agent.pid), client: residentBytes(client.pid) }
+  t.diagnostic(`${accepted} bytes were taken for the device that does not read`)
+  assert.ok(accepted < 2 * MIB, `${accepted} bytes were taken for a device that does not read`)
+  t.diagnostic(
+    `agent RSS ${mib(before.agent)} -> ${mib(after.agent)}, client RSS ${mib(before.client)} -> ${mib(after.client)}`,
+  )
+  t.diagnostic(`agent/client meanwhile: ${samples.join(' ')}`)
+  t.diagnostic(
+    `5 x 1 MiB both ways: ${Math.round(undisturbedMs)} ms before, median ${Math.round(median(roundsMs))} ms beside the stalled one (${roundsMs.length} rounds)`,
+  )
+  for (const side of ['agent', 'client'] as const)
+    assert.ok(after[side] - before[side] < 160 * MIB, `${side}: ${mib(before[side])} -> ${mib(after[side])}`)
   assert.equal(proxy.connections, 1, 'all channels share one connection')
 
   assert.equal(await receive(stalled.device.master, total), await sent)

@@ -358,7 +358,7 @@ test('a program that only wants raw mode changes nothing of the line, however ea
   program.write('x')
   await until('the byte arrives', () => it.received().length === 1)
   assert.deepEqual(it.told, [{ lines: { dtr: true, rts: true } }, { write: 'x' }])
-  assert.equal(program.termios().ospeed, 57_600)
+  await until('the program sees the speed', () => program.termios().ospeed === 57_600)
   program.set((termios) => (termios.iflag &= ~IFLAG.IXOFF))
   await until('what it does set is set', () => it.port()?.settings.inputFlow === 'none')
   const port = it.port()
@@ -400,6 +400,13 @@ test('a program that sets nothing finds the settings of the port, and changes no
   program.write('x')
   await until('the byte arrives', () => it.received().length === 1)
   assert.deepEqual(it.told, [{ lines: { dtr: true, rts: true } }, { write: 'x' }])
+})
+
+test('a program finds the settings of the port as soon as the port has been open once', async () => {
+  await using it = await bench({ settings: { baudRate: 57_600 } })
+  await run('sh', '-c', 'echo x > "$0"', it.link)
+  await until('the port is closed', () => it.opened() === 1 && it.port() === undefined)
+  assert.match(await run('stty', '-F', it.link), /^speed 57600 baud/)
 })
 
 test('what another user of a shared port sets is shown to a program that has set nothing', async () => {

@@ -17,9 +17,18 @@ function* randomChunks(total: number, hash: ReturnType<typeof createHash>): Gene
 }
 
 /** Sends `total` random bytes into `to` and resolves with their hash once all are handed over. */
-export async function send(to: Writable, total: number): Promise<string> {
+export async function send(
+  to: Writable,
+  total: number,
+  onProgress?: (sent: number) => void,
+): Promise<string> {
   const hash = createHash('sha256')
-  for (const chunk of randomChunks(total, hash)) if (!to.write(chunk)) await once(to, 'drain')
+  let sent = 0
+  for (const chunk of randomChunks(total, hash)) {
+    if (!to.write(chunk)) await once(to, 'drain')
+    sent += chunk.length
+    onProgress?.(sent)
+  }
   return hash.digest('hex')
 }
 
@@ -43,7 +52,8 @@ export async function receive(
       else resolve()
     }
     const onClose = () => reject(new Error(`closed after ${received} of ${total} bytes`))
-    from.on('data', onData).on('close', onClose).on('error', reject)
+    // Whoever took bytes before us has paused it.
+    from.on('data', onData).on('close', onClose).on('error', reject).resume()
   })
   return hash.digest('hex')
 }
