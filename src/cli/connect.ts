@@ -67,6 +67,8 @@ function describe(event: DaemonEvent): string | undefined {
   switch (event.event) {
     case 'path':
       return `${event.peer}: ${event.kind}, ${event.address}, encrypted by ${event.encryption}, multiplexed by ${event.muxer}`
+    case 'absent':
+      return undefined
     case 'link':
       switch (event.state) {
         case 'up':

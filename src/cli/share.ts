@@ -1,6 +1,7 @@
 import { basename } from 'node:path'
 import { Command } from 'commander'
 import type { Share } from '../config/config.ts'
+import type { DaemonEvent } from '../daemon/daemon.ts'
 import { FarportError } from '../errors.ts'
 import { trustLine } from './id.ts'
 import { type CommonFlags, run } from './run.ts'
@@ -20,6 +21,14 @@ export const shareCommand = new Command('share')
   .action((devices: string[], flags: ShareFlags) =>
     run(flags, async ({ home, output, log, signal }) => {
       const shares = devices.map(parseShare)
+      const report = (event: DaemonEvent) =>
+        output.event(
+          event.event,
+          event,
+          event.event === 'absent'
+            ? `${event.port}: ${event.device} is not there yet; plug it in`
+            : undefined,
+        )
       const names = new Set<string>()
       for (const { name } of shares) {
         if (names.has(name))
@@ -33,7 +42,7 @@ export const shareCommand = new Command('share')
       const { startDaemon } = await import('../daemon/daemon.ts')
       await using daemon = await startDaemon(
         { home, listen: flags.listen ?? DEFAULT_LISTEN, shares, links: [], wait: true },
-        { log, signal, report: (event) => output.event(event.event, event) },
+        { log, signal, report },
       )
       const ports = shares.map((share) => share.name)
       const line = trustLine(daemon.peerId, daemon.addresses)

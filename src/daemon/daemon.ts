@@ -21,6 +21,8 @@ import { Peers } from './peers.ts'
 export type DaemonEvent =
   | { event: 'path'; peer: string; kind: Path['kind']; address: string; encryption: string; muxer: string }
   | ({ event: 'link'; port: string } & RemoteEvent)
+  /** A shared device is not there yet; a peer that asks for it is told so. */
+  | { event: 'absent'; port: string; device: string }
 
 export interface DaemonOptions {
   log: Logger
@@ -60,9 +62,12 @@ export async function startDaemon(config: Config, { log, signal, report }: Daemo
       log,
     }),
   )
+  const shared = await sharedPorts(config.shares)
+  for (const { name, source } of shared)
+    if (!(await source.present())) report({ event: 'absent', port: name, device: source.description.path })
   const host = stack.use(
     new PortHost({
-      ports: await sharedPorts(config.shares),
+      ports: shared,
       rights: (peerId, port) => trust.rights(peerId, port),
       log,
     }),

@@ -188,7 +188,8 @@ class Visit {
     try {
       await port.drain({ signal: until })
     } catch (err) {
-      if (!port.destroyed) this.#options.log.warn({ err }, 'the last bytes of a program were not sent')
+      if (!port.destroyed && !signal.aborted)
+        this.#options.log.warn({ err }, 'the last bytes of a program were not sent')
     }
     const lower = this.#options.modemLines && this.#device.hangUpOnClose
     if (lower && !port.destroyed)
