@@ -11,41 +11,46 @@ interface Event {
 /** A farport in a process of its own, followed through what it says under `--json`. Disposal ends it. */
 interface Farport extends AsyncDisposable {
   readonly pid: number
-  /** The first event of that name, also when it has already come. Rejects with what the process said when it ends before. */
-  event(name: string): Promise<Event>
+  /** The first event that fits, also when it has already come. Rejects with what the process said when it ends before. */
+  event(name: string, fits?: (event: Event) => boolean): Promise<Event>
 }
+
+/** So many events are remembered for those who ask late. */
+const MAX_EVENTS = 1_000
 
 export function startFarport(args: string[]): Farport {
   const main = new URL('./main.ts', import.meta.url).pathname
   const child = spawn(process.execPath, [main, ...args], { stdio: ['ignore', 'pipe', 'inherit'] })
-  const seen = new Map<string, PromiseWithResolvers<Event>>()
+  const seen: Event[] = []
+  const waiting = new Set<{ fits: (event: Event) => boolean } & PromiseWithResolvers<Event>>()
   const ended = once(child, 'close')
+  let over: FarportError | undefined
 
-  function slot(name: string): PromiseWithResolvers<Event> {
-    const known = seen.get(name) ?? Promise.withResolvers<Event>()
-    known.promise.catch(() => {})
-    seen.set(name, known)
-    return known
-  }
-
-  const lines = createInterface({ input: child.stdout })
-  let failure: Event | undefined
-  lines.on('line', (line) => {
+  createInterface({ input: child.stdout }).on('line', (line) => {
     const event = JSON.parse(line) as Event
-    if (event.event === 'error') failure = event
-    slot(event.event).resolve(event)
+    if (seen.length < MAX_EVENTS) seen.push(event)
+    for (const waiter of waiting) if (waiter.fits(event)) waiter.resolve(event)
   })
   void ended.then(() => {
-    const error = new FarportError(
+    const failure = seen.find(({ event }) => event === 'error')
+    over = new FarportError(
       'ERR_INTERNAL',
       `farport ${args[0]} ended: ${failure?.message ?? 'without a word'}`,
     )
-    for (const { reject } of seen.values()) reject(error)
+    for (const { reject } of waiting) reject(over)
   })
 
   return {
     pid: child.pid as number,
-    event: (name) => slot(name).promise,
+    async event(name, fits = () => true) {
+      const wanted = (event: Event) => event.event === name && fits(event)
+      const known = seen.find(wanted)
+      if (known !== undefined) return known
+      if (over !== undefined) throw over
+      const waiter = { fits: wanted, ...Promise.withResolvers<Event>() }
+      waiting.add(waiter)
+      return await waiter.promise.finally(() => waiting.delete(waiter))
+    },
     async [Symbol.asyncDispose]() {
       if (child.exitCode === null && child.signalCode === null) child.kill('SIGTERM')
       await ended

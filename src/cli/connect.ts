@@ -72,7 +72,7 @@ function describe(event: DaemonEvent): string | undefined {
     case 'link':
       switch (event.state) {
         case 'up':
-          return `${event.port}: in use`
+          return `${event.port}: open`
         case 'down':
           return `${event.port}: ${event.reason}; trying again`
         case 'dropped':

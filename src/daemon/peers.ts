@@ -34,12 +34,17 @@ export class Peers {
         'ERR_PEER_UNREACHABLE',
         `no address is known for ${name}: add addr=/ip4/ADDRESS/tcp/4001 to its line in trusted_peers`,
       )
-    const { stream, path } = await this.#overlay.open(peer.peerId, protocol, {
-      addresses: [...peer.addrs],
-      signal,
-    })
-    this.#onPath(name, path)
-    return stream
+    try {
+      const { stream, path } = await this.#overlay.open(peer.peerId, protocol, {
+        addresses: [...peer.addrs],
+        signal,
+      })
+      this.#onPath(name, path)
+      return stream
+    } catch (error) {
+      if (!(error instanceof FarportError)) throw error
+      throw new FarportError(error.code, error.message.replaceAll(peer.peerId, name), { cause: error.cause })
+    }
   }
 
   /** The ports a peer lets us use, or what it says about one of them. */

@@ -45,6 +45,7 @@ export async function listenTcp(
     socket.on('close', onClose)
     try {
       await using remote = await open(AbortSignal.any([stop.signal, left.signal]))
+      remote.on('error', (error) => log.debug({ err: error }, 'the port failed'))
       const onStop = () => socket.destroy()
       stop.signal.addEventListener('abort', onStop)
       try {

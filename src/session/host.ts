@@ -105,7 +105,9 @@ export class PortHost implements AsyncDisposable {
   async #list({ shared, lease }: Entry, peerId: string): Promise<Listing[]> {
     const may = [...this.#rights(peerId, shared.name)]
     if (may.length === 0) return []
-    const state = lease.state !== 'free' ? 'held' : (await shared.source.present()) ? 'free' : 'absent'
+    const ours = lease.state === 'held' && isGhostOf(lease.session, peerId)
+    const state =
+      lease.state !== 'free' && !ours ? 'held' : (await shared.source.present()) ? 'free' : 'absent'
     return [{ name: shared.name, state, may, description: shared.source.description }]
   }
 
@@ -143,8 +145,7 @@ export class PortHost implements AsyncDisposable {
     if (entry.lease.state === 'held') {
       const { session } = entry.lease
       if (session.channelId === hello.channel && session.peerId === peerId) return session
-      // A peer whose program died comes back with a new channel: it need not wait for its own ghost to expire.
-      if (hello.fresh && session.peerId === peerId && session.channel.state === 'detached') {
+      if (hello.fresh && isGhostOf(session, peerId)) {
         session.channel.destroy(new FarportError('ERR_CHANNEL_LOST', 'the same peer opened the port anew'))
         await session.ended
       }
@@ -180,6 +181,7 @@ export class PortHost implements AsyncDisposable {
     const channel = new Channel({ resumeMs: hello.resumeMs })
     const id = randomUUID()
     const log = this.#log.child({ peer: peerId, port: shared.name, session: id })
+    port.on('error', (error) => log.warn({ err: error }, 'the device failed'))
     const resize = () => {
       channel.window = channelWindow(port.settings.baudRate, channel.roundTripMs)
     }
@@ -200,6 +202,11 @@ export class PortHost implements AsyncDisposable {
     log.info({ device: port.description.path }, 'port opened')
     return session
   }
+}
+
+/** A peer whose program died comes back with a new channel: it need not wait for its old one to expire. */
+function isGhostOf(session: Session, peerId: string): boolean {
+  return session.peerId === peerId && session.channel.state === 'detached'
 }
 
 function notGranted(port: string): FarportError {

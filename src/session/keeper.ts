@@ -45,6 +45,8 @@ export class ChannelKeeper {
   readonly #options: KeeperOptions
   readonly #handlers: KeeperHandlers
   readonly #stop = new AbortController()
+  /** What was told last while there is no carrier: the same reason is not news. */
+  #downReason: string | undefined
 
   private constructor(options: KeeperOptions, handlers: KeeperHandlers) {
     this.#options = options
@@ -87,6 +89,7 @@ export class ChannelKeeper {
       if (!this.#stop.signal.aborted) void this.#replace(channel)
     })
     channel.attach(stream, { peerReceived: welcome.received })
+    this.#downReason = undefined
     this.#handlers.opened(channel, welcome)
   }
 
@@ -112,13 +115,14 @@ export class ChannelKeeper {
   }
 
   async #reattach(id: string, channel: Channel, reason: string): Promise<void> {
-    this.#handlers.down(reason)
+    this.#down(reason)
     await this.#persist(async () => {
       if (channel.destroyed) return
       try {
         const { stream, welcome } = await this.#carrier(id, channel, false, this.#stop.signal)
         if (channel.destroyed) return void stream.destroy()
         channel.attach(stream, { peerReceived: welcome.received })
+        this.#downReason = undefined
         this.#handlers.up()
       } catch (error) {
         if (!isRefusal(error)) throw error
@@ -138,6 +142,12 @@ export class ChannelKeeper {
     await this.#persist(() => this.#begin(this.#stop.signal))
   }
 
+  #down(reason: string): void {
+    if (reason === this.#downReason) return
+    this.#downReason = reason
+    this.#handlers.down(reason)
+  }
+
   /** Tries until it works or we are stopped. */
   async #persist(attempt: () => Promise<void>): Promise<void> {
     const signal = this.#stop.signal
@@ -146,7 +156,7 @@ export class ChannelKeeper {
         return await attempt()
       } catch (error) {
         if (signal.aborted) return
-        this.#handlers.down(error instanceof Error ? error.message : String(error))
+        this.#down(error instanceof Error ? error.message : String(error))
       }
       // Up to a fifth more, so that a thousand clients of one relay don't come back in step.
       await delay(pauseMs * (1 + Math.random() / 5), undefined, { signal }).catch(() => {})

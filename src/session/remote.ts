@@ -63,7 +63,7 @@ type Line =
       client: Rfc2217Client
       waiting: Map<ClientRequest, PromiseWithResolvers<InForce>>
     }
-  /** No channel: what is written is held until `dropAt`, then dropped. */
+  /** No channel: what is written is held until `dropAt` (on the clock of `performance`), then dropped. */
   | { state: 'lost'; dropAt: number }
   | { state: 'closed' }
 
@@ -294,7 +294,8 @@ class RemotePort extends Duplex implements SerialPort {
   #lost(error: FarportError, unacknowledged: number): void {
     const line = this.#line
     if (line.state !== 'live') return
-    this.#line = { state: 'lost', dropAt: Date.now() + this.#options.resumeMs }
+    this.#line = { state: 'lost', dropAt: performance.now() + this.#options.resumeMs }
+    if (this.#held !== undefined) this.#hold(this.#held.bytes, this.#held.done)
     // What was asked for is restored on the next channel, so that is the honest answer.
     for (const { resolve } of line.waiting.values()) resolve({})
     this.#options.log.warn({ err: error, unacknowledged }, 'the channel is lost')
@@ -413,7 +414,10 @@ class RemotePort extends Duplex implements SerialPort {
   #hold(bytes: Buffer, done: Held['done']): void {
     this.#held = { bytes, done }
     if (this.#line.state === 'lost')
-      this.#held.timer = setTimeout(() => this.#drop(), Math.max(0, this.#line.dropAt - Date.now())).unref()
+      this.#held.timer = setTimeout(
+        () => this.#drop(),
+        Math.max(0, this.#line.dropAt - performance.now()),
+      ).unref()
   }
 
   #releaseHeld(): void {

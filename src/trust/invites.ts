@@ -154,7 +154,6 @@ export class Invites extends EventEmitter<InvitesEvents> implements Disposable {
       triesLeft: TRIES,
       trying: undefined,
     }
-    this.#ended.delete(key)
     this.#open.set(key, invite)
   }
 
@@ -193,8 +192,7 @@ export class Invites extends EventEmitter<InvitesEvents> implements Disposable {
     if (this.#shut) throw new PairingError('shut')
     if (!this.#sources.admit(source, now)) throw new PairingError('too-often')
     const invite = this.#stillOpen(id, now)
-    if (invite === undefined)
-      throw new PairingError(this.#ended.has(id) ? 'invite-over' : 'unknown-invite')
+    if (invite === undefined) throw new PairingError(this.#ended.has(id) ? 'invite-over' : 'unknown-invite')
     if (invite.trying !== undefined) throw new PairingError('busy')
 
     invite.triesLeft--
