@@ -24,7 +24,7 @@ const packagesOf: Record<string, RegExp> = {
   channel: /^node:/,
   session: /^(node:|valibot$)/,
   endpoints: /^node:/,
-  daemon: /^node:/,
+  daemon: /^(node:|valibot$)/,
   cli: /^(node:|commander$)/,
 }
 

@@ -11,6 +11,10 @@ interface Event {
 /** A farport in a process of its own, followed through what it says under `--json`. Disposal ends it. */
 interface Farport extends AsyncDisposable {
   readonly pid: number
+  /** Its exit code, once it has ended; null when a signal ended it. */
+  readonly ended: Promise<number | null>
+  /** What a command that does not stay answered: its one object that is no event. */
+  readonly result: Promise<object>
   /** The first event that fits, also when it has already come. Rejects with what the process said when it ends before. */
   event(name: string, fits?: (event: Event) => boolean): Promise<Event>
 }
@@ -18,16 +22,20 @@ interface Farport extends AsyncDisposable {
 /** So many events are remembered for those who ask late. */
 const MAX_EVENTS = 1_000
 
-export function startFarport(args: string[]): Farport {
+export function startFarport(args: string[], { input }: { input?: string } = {}): Farport {
   const main = new URL('./main.ts', import.meta.url).pathname
-  const child = spawn(process.execPath, [main, ...args], { stdio: ['ignore', 'pipe', 'inherit'] })
+  const child = spawn(process.execPath, [main, ...args], { stdio: ['pipe', 'pipe', 'inherit'] })
+  child.stdin.on('error', () => {}).end(input)
   const seen: Event[] = []
   const waiting = new Set<{ fits: (event: Event) => boolean } & PromiseWithResolvers<Event>>()
-  const ended = once(child, 'close')
+  const ended = once(child, 'close') as Promise<[number | null]>
+  const result = Promise.withResolvers<object>()
+  result.promise.catch(() => {})
   let over: FarportError | undefined
 
   createInterface({ input: child.stdout }).on('line', (line) => {
     const event = JSON.parse(line) as Event
+    if (event.event === undefined) result.resolve(event)
     if (seen.length < MAX_EVENTS) seen.push(event)
     for (const waiter of waiting) if (waiter.fits(event)) waiter.resolve(event)
   })
@@ -37,11 +45,13 @@ export function startFarport(args: string[]): Farport {
       'ERR_INTERNAL',
       `farport ${args[0]} ended: ${failure?.message ?? 'without a word'}`,
     )
-    for (const { reject } of waiting) reject(over)
+    for (const { reject } of [...waiting, result]) reject(over)
   })
 
   return {
     pid: child.pid as number,
+    result: result.promise,
+    ended: ended.then(([code]) => code),
     async event(name, fits = () => true) {
       const wanted = (event: Event) => event.event === name && fits(event)
       const known = seen.find(wanted)

@@ -1,11 +1,10 @@
-import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { Command, InvalidArgumentError } from 'commander'
 import { FarportError } from '../errors.ts'
 import { portSource } from '../serial/source.ts'
-import { loadIdentity } from '../trust/identity.ts'
 import { startFarport } from './child.ts'
 import { type CommonFlags, run } from './run.ts'
 
@@ -29,12 +28,6 @@ export const demoCommand = new Command('demo')
       stack.defer(() => rm(dir, { recursive: true, force: true }))
       const agentHome = join(dir, 'agent')
       const clientHome = join(dir, 'client')
-      const agentId = await loadIdentity(agentHome, { create: true })
-      const clientId = await loadIdentity(clientHome, { create: true })
-      const trust = (home: string, line: string) =>
-        writeFile(join(home, 'trusted_peers'), `${line}\n`, { mode: 0o600 })
-
-      await trust(agentHome, `client ${clientId.peerId} ports=gps may=use,configure,lines`)
       const agent = stack.use(
         startFarport([
           'share',
@@ -46,18 +39,27 @@ export const demoCommand = new Command('demo')
           '--json',
         ]),
       )
-      const { addresses } = (await agent.event('ready')) as unknown as { addresses: string[] }
+      const shared = (await agent.event('ready')) as unknown as { peerId: string; addresses: [string] }
       output.event(
         'agent',
-        { pid: agent.pid, peerId: agentId.peerId, addresses },
-        `agent   ${agentId.peerId} shares a simulated GPS as "gps"`,
+        { pid: agent.pid, peerId: shared.peerId, addresses: shared.addresses },
+        `agent   ${shared.peerId} shares a simulated GPS as "gps"`,
       )
 
-      const bare = addresses.map((address) => address.replace(/\/p2p\/.*$/, ''))
-      await trust(clientHome, `agent ${agentId.peerId} addr=${bare.join(',')}`)
+      const invite = stack.use(startFarport(['invite', 'gps', '--code', '--home', agentHome, '--json']))
+      const { text } = (await invite.event('invite')) as unknown as { text: string }
+      const [at] = shared.addresses
+      const pair = stack.use(
+        startFarport(['pair', '--home', clientHome, '--at', at, '--json'], { input: text }),
+      )
+      if ((await pair.ended) !== 0)
+        throw new FarportError('ERR_INTERNAL', 'the client could not pair with the agent')
+      const { name } = (await pair.result) as { name: string }
+      output.event('paired', { name }, `paired  by the code ${text}, which is spent now`)
+
       const pty = join(dir, 'gps')
       const client = stack.use(
-        startFarport(['connect', 'agent/gps', '--home', clientHome, '--pty', pty, '--json']),
+        startFarport(['connect', `${name}/gps`, '--home', clientHome, '--pty', pty, '--json']),
       )
       const path = (await client.event('path')) as unknown as {
         kind: string
@@ -68,9 +70,9 @@ export const demoCommand = new Command('demo')
       await client.event('ready')
       output.event(
         'client',
-        { pid: client.pid, peerId: clientId.peerId, pty, ...path },
+        { pid: client.pid, pty, ...path },
         [
-          `client  ${clientId.peerId} has it as ${pty}`,
+          `client  has it as ${pty}`,
           `path    ${path.kind}, ${path.address}`,
           `        encrypted by ${path.encryption}, multiplexed by ${path.muxer}`,
           'What follows is read from the virtual serial port:',

@@ -1,5 +1,5 @@
-import { hostname } from 'node:os'
 import { Command } from 'commander'
+import { machineName } from '../config/machine-name.ts'
 import { loadIdentity } from '../trust/identity.ts'
 import { type CommonFlags, run } from './run.ts'
 
@@ -24,10 +24,7 @@ export const idCommand = new Command('id')
 
 /** The line that makes another machine know this one. It grants nothing: whoever pastes it adds `ports=`. */
 export function trustLine(peerId: string, addresses: readonly string[]): string {
-  const name =
-    hostname()
-      .replace(/[^A-Za-z0-9_.-]/g, '-')
-      .slice(0, 64) || 'farport'
+  const name = machineName()
   const outside = addresses.filter((address) => !/^\/ip4\/127\.|^\/ip6\/::1\//.test(address))
   const usable = (outside.length > 0 ? outside : addresses).map((address) =>
     address.replace(/\/p2p\/[^/]+$/, ''),

@@ -4,6 +4,8 @@ import { connectCommand } from './connect.ts'
 import { demoCommand } from './demo.ts'
 import { EXIT } from './exit-code.ts'
 import { idCommand } from './id.ts'
+import { inviteCommand } from './invite.ts'
+import { pairCommand } from './pair.ts'
 import { portsCommand } from './ports.ts'
 import { shareCommand } from './share.ts'
 
@@ -18,7 +20,15 @@ const program = new Command('farport')
   .configureHelp({ showGlobalOptions: true })
   .showHelpAfterError('(try --help)')
 
-for (const command of [shareCommand, connectCommand, portsCommand, idCommand, demoCommand]) {
+for (const command of [
+  shareCommand,
+  inviteCommand,
+  pairCommand,
+  connectCommand,
+  portsCommand,
+  idCommand,
+  demoCommand,
+]) {
   command
     .option(
       '--home <dir>',

@@ -8,7 +8,7 @@ import { type CommonFlags, run } from './run.ts'
 import { until } from './until.ts'
 
 /** Farport's port, on every address of the machine. */
-const DEFAULT_LISTEN = ['/ip4/0.0.0.0/tcp/4001', '/ip6/::/tcp/4001']
+export const DEFAULT_LISTEN = ['/ip4/0.0.0.0/tcp/4001', '/ip6/::/tcp/4001']
 
 interface ShareFlags extends CommonFlags {
   listen?: string[]

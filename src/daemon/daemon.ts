@@ -1,4 +1,7 @@
+import type { Duplex } from 'node:stream'
+import * as v from 'valibot'
 import type { Config, Link } from '../config/config.ts'
+import { machineName } from '../config/machine-name.ts'
 import type { LocalEndpoint, OpenPort } from '../endpoints/endpoint.ts'
 import { createPtyEndpoint } from '../endpoints/pty.ts'
 import { joinStdio } from '../endpoints/stdio.ts'
@@ -12,10 +15,18 @@ import { portSource } from '../serial/source.ts'
 import { SERIAL_PROTOCOL } from '../session/hello.ts'
 import { PortHost, type SharedPort } from '../session/host.ts'
 import { type Listing, PORTS_PROTOCOL } from '../session/listing.ts'
+import { parse } from '../session/message.ts'
 import { openRemotePort, type RemoteEvent } from '../session/remote.ts'
+import { RIGHTS } from '../trust/grants.ts'
 import { loadIdentity } from '../trust/identity.ts'
+import type { InviteEnd } from '../trust/invites.ts'
+import { PAIR_PROTOCOL } from '../trust/pairing.ts'
 import { openTrustStore } from '../trust/trust-store.ts'
+import { listenControl } from './control.ts'
+import { type InviteEvent, type InviteRequest, type Joined, Pairing } from './pairing.ts'
 import { Peers } from './peers.ts'
+
+export type { InviteEvent, InviteRequest } from './pairing.ts'
 
 /** What a daemon reports while it runs. */
 export type DaemonEvent =
@@ -44,6 +55,14 @@ export interface Daemon extends AsyncDisposable {
   /** Resolves when every link is over by itself, as standard input and output may be. */
   readonly ended: Promise<void>
   portsOf(peer: string, signal: AbortSignal): Promise<Listing[]>
+  /** Opens an invite, by default to all ports that are shared, and follows it to its end. */
+  invite(
+    request: InviteRequest,
+    report: (event: InviteEvent) => void,
+    signal: AbortSignal,
+  ): Promise<InviteEnd>
+  /** Takes up an invite of another machine. */
+  pair(text: string, options: { at?: string; signal: AbortSignal }): Promise<Joined>
 }
 
 /**
@@ -54,14 +73,18 @@ export async function startDaemon(config: Config, { log, signal, report }: Daemo
   await using stack = new AsyncDisposableStack()
   const identity = await loadIdentity(config.home, { create: true })
   const trust = stack.use(await openTrustStore(config.home, { log }))
+  let pairing: Pairing | undefined
   const overlay = stack.use(
     await createOverlay({
       seed: identity.seed,
       listen: config.listen,
-      admits: (peerId) => trust.admits(peerId),
+      admits: (peerId) => trust.admits(peerId) || (pairing?.admits(peerId) ?? false),
       log,
     }),
   )
+  const strangers = stack.use(new Pairing({ overlay, trust, name: machineName(), log }))
+  pairing = strangers
+  await overlay.handle(PAIR_PROTOCOL, (stream, from) => void strangers.serve(stream, from))
   const shared = await sharedPorts(config.shares)
   for (const { name, source } of shared)
     if (!(await source.present())) report({ event: 'absent', port: name, device: source.description.path })
@@ -73,13 +96,26 @@ export async function startDaemon(config: Config, { log, signal, report }: Daemo
     }),
   )
   if (config.shares.length > 0) {
-    await overlay.handle(SERIAL_PROTOCOL, (stream, from) => void host.accept(stream, from.peerId))
-    await overlay.handle(PORTS_PROTOCOL, (stream, from) => void host.answerPorts(stream, from.peerId))
+    // Strangers who are let in to pair get no further than that.
+    const trusted =
+      (serve: (stream: Duplex, peerId: string) => Promise<void>) => (stream: Duplex, from: Path) => {
+        if (trust.admits(from.peerId)) void serve(stream, from.peerId)
+        else stream.destroy()
+      }
+    await overlay.handle(
+      SERIAL_PROTOCOL,
+      trusted((stream, peerId) => host.accept(stream, peerId)),
+    )
+    await overlay.handle(
+      PORTS_PROTOCOL,
+      trusted((stream, peerId) => host.answerPorts(stream, peerId)),
+    )
   }
   trust.on('change', () => {
     host.enforce()
     for (const { peerId } of overlay.paths())
-      if (!trust.admits(peerId)) void overlay.disconnect(peerId, 'no longer in trusted_peers')
+      if (!trust.admits(peerId) && !strangers.admits(peerId))
+        void overlay.disconnect(peerId, 'no longer in trusted_peers')
   })
 
   const peers = new Peers(overlay, trust, reportOnce(report))
@@ -104,6 +140,22 @@ export async function startDaemon(config: Config, { log, signal, report }: Daemo
     ends.push(endpoint.ended)
   }
 
+  const invite: Daemon['invite'] = (request, tell, until) => {
+    const ports = request.ports.length > 0 ? request.ports : config.shares.map(({ name }) => name)
+    return strangers.invite({ ...request, ports }, tell, until)
+  }
+  if (config.listen.length > 0)
+    stack.use(
+      await listenControl(
+        config.home,
+        {
+          invite: (params, { emit, signal: until }) =>
+            invite(parse(inviteSchema, params, 'invite'), emit, until),
+        },
+        { log },
+      ),
+    )
+
   const parts = stack.move()
   return {
     peerId: overlay.peerId,
@@ -111,9 +163,18 @@ export async function startDaemon(config: Config, { log, signal, report }: Daemo
     links,
     ended: Promise.all(ends).then(() => {}),
     portsOf: (peer, until) => peers.ports(peer, until),
+    invite,
+    pair: (text, options) => strangers.join(text, options),
     [Symbol.asyncDispose]: () => parts.disposeAsync(),
   }
 }
+
+const inviteSchema = v.object({
+  form: v.picklist(['ticket', 'code']),
+  ports: v.array(v.string()),
+  may: v.array(v.picklist(RIGHTS)),
+  expires: v.exactOptional(v.number()),
+})
 
 async function sharedPorts(shares: Config['shares']): Promise<SharedPort[]> {
   // The two ends of a simulated cable meet here.

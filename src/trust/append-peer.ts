@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import { isDeepStrictEqual } from 'node:util'
 import { FarportError } from '../errors.ts'
 import { replaceFile } from './durable-file.ts'
-import { withImplied } from './grants.ts'
+import { hasExpired, withImplied } from './grants.ts'
 import { checkHome, isMissing, readStrictly } from './strict-modes.ts'
 import {
   formatTrustedPeer,
@@ -14,33 +14,130 @@ import {
   type TrustedPeer,
 } from './trusted-peers.ts'
 
+/** Where the numbers of names that are taken begin: the first `anna` is number one. */
+const SECOND = 2
+const MAX_NAME = 64
+/** The byte order mark of UTF-8, which Windows editors may begin a file with. */
+const BOM = '\xef\xbb\xbf'
+
 /**
  * Adds a line for `peer` to the home's `trusted_peers`, whose other bytes stay as they are. Not safe against another
  * writer at the same moment: `TrustStore.add` is, within a process.
  * @throws FarportError ERR_USAGE when the line could not be in force (a name that is taken, or not a name), ERR_HOME
  */
 export async function appendPeer(home: string, peer: TrustedPeer): Promise<void> {
+  const file = await readLines(home)
+  await writeLine(file, file.lines.length, peer)
+}
+
+/**
+ * Writes the line of a peer that has paired, and answers with it. For a PeerID without a line it comes at the end, and a
+ * name that is taken gets a number: `anna-2`. For a PeerID that has one, in force or refused, that line is replaced where
+ * it stands:
+ * - The new grant counts as a whole, narrower or wider, and so does its expiry: a person has just decided on it. One that
+ *   says nothing at all belongs to a pairing in the other direction, and leaves what the peer may do as it was.
+ * - The new addresses count, unless there are none.
+ * - The name and the comment stay. They are the owner's own, and links go by the name.
+ *
+ * `now` is in milliseconds since 1970: what has expired is not kept. `TrustStore.record` is safe against others at the
+ * same moment, within a process.
+ * @throws FarportError ERR_USAGE when the line could not be in force, ERR_HOME
+ */
+export async function recordPeer(home: string, peer: TrustedPeer, now: number): Promise<TrustedPeer> {
+  const file = await readLines(home)
+  const index = file.lines.findIndex((line) => fieldsOf(line)[1] === peer.peerId)
+  const others = file.lines.filter((_, other) => other !== index)
+  const old = peersIn(file).peers.find(({ peerId }) => peerId === peer.peerId)
+  const line = old === undefined ? { ...peer, name: freeName(peer.name, others) } : renewed(old, peer, now)
+  return await writeLine(file, index === -1 ? file.lines.length : index, line)
+}
+
+/** The file's bytes, one to a character, so that what is not touched stays as it is whatever it may be. */
+interface TrustFile {
+  readonly path: string
+  /** A byte order mark, or nothing. */
+  readonly mark: string
+  readonly lines: readonly string[]
+}
+
+async function readLines(home: string): Promise<TrustFile> {
+  await checkHome(home)
+  // A link stays a link: its target is replaced.
+  const path = await realpath(join(home, TRUSTED_PEERS)).catch(() => join(home, TRUSTED_PEERS))
+  const bytes = await readStrictly(path, MAX_FILE, 'writable by others').catch((error) => {
+    if (isMissing(error)) return Buffer.alloc(0)
+    throw error
+  })
+  const whole = bytes.toString('latin1')
+  const mark = whole.startsWith(BOM) ? BOM : ''
+  const text = whole.slice(mark.length).replace(/\n$/, '')
+  return { path, mark, lines: text === '' && mark.length === whole.length ? [] : text.split('\n') }
+}
+
+/** Puts the peer's line in the place of the one there, or at the end, and answers with what is now in force of it. */
+async function writeLine(file: TrustFile, index: number, peer: TrustedPeer): Promise<TrustedPeer> {
   const line = formatTrustedPeer(peer)
   // The name may come from the peer: only what reads back as this one grant is written.
   const alone = parseTrustedPeers(line)
   const wanted = { ...peer, may: withImplied(peer.may) }
   if (!isDeepStrictEqual(alone.peers, [wanted])) throw refusal(alone.problems.at(-1))
 
-  await checkHome(home)
-  // A link stays a link: its target is replaced.
-  const path = await realpath(join(home, TRUSTED_PEERS)).catch(() => join(home, TRUSTED_PEERS))
-  const old = await readStrictly(path, MAX_FILE, 'writable by others').catch((error) => {
-    if (isMissing(error)) return Buffer.alloc(0)
-    throw error
+  const old = /^(?:|.*?[ \t])(#.*?)?(\r?)$/.exec(file.lines[index] ?? '')
+  const comment = old?.[1] === undefined ? '' : ` ${old[1]}`
+  const lines = [...file.lines]
+  lines[index] = `${line}${comment}${old?.[2] ?? ''}`
+  const after = { ...file, lines }
+  const { peers, problems } = peersIn(after)
+  const inForce = peers.find(({ peerId }) => peerId === peer.peerId)
+  if (!isDeepStrictEqual(inForce, wanted))
+    throw refusal(problems.find((problem) => problem.line === index + 1) ?? problems.at(-1))
+  await replaceFile(file.path, bytesOf(after)).catch((cause) => {
+    throw unwritable(file.path, cause)
   })
-  const separator = old.length === 0 || old.at(-1) === 0x0a ? '' : '\n'
-  const whole = Buffer.concat([old, Buffer.from(`${separator}${line}\n`)])
-  const after = parseTrustedPeers(whole.toString('utf8'))
-  if (after.peers.at(-1)?.peerId !== peer.peerId) throw refusal(after.problems.at(-1))
-  await replaceFile(path, whole)
+  return wanted
+}
+
+function bytesOf({ mark, lines }: TrustFile): Buffer {
+  return Buffer.from(`${mark}${lines.join('\n')}\n`, 'latin1')
+}
+
+function peersIn(file: TrustFile): ReturnType<typeof parseTrustedPeers> {
+  return parseTrustedPeers(bytesOf(file).toString('utf8'))
+}
+
+/** Name, PeerID and options, also of a line that is refused: it owns them all the same. */
+function fieldsOf(line: string): string[] {
+  const fields = line
+    .replace(/\r$/, '')
+    .split(/[ \t]+/)
+    .filter((field) => field !== '')
+  const comment = fields.findIndex((field) => field.startsWith('#'))
+  return comment === -1 ? fields : fields.slice(0, comment)
+}
+
+function freeName(name: string, lines: readonly string[]): string {
+  const taken = new Set(lines.map((line) => fieldsOf(line)[0]))
+  let free = name
+  for (let number = SECOND; taken.has(free); number++)
+    free = `${name.slice(0, MAX_NAME - `-${number}`.length)}-${number}`
+  return free
+}
+
+function renewed(old: TrustedPeer, peer: TrustedPeer, now: number): TrustedPeer {
+  const { ports, may, expires } = peer
+  const saysNothing = ports.length === 0 && may.length === 0 && expires === undefined
+  const addrs = peer.addrs.length > 0 ? peer.addrs : old.addrs
+  const { name } = old
+  return saysNothing && !hasExpired(old, now) ? { ...old, addrs } : { ...peer, name, addrs }
 }
 
 function refusal(problem: Problem | undefined): FarportError {
   const sentence = problem?.sentence ?? 'this is more than a line of trusted_peers can say'
   return new FarportError('ERR_USAGE', sentence)
+}
+
+function unwritable(path: string, cause: unknown): FarportError {
+  const code = (cause as NodeJS.ErrnoException).code ?? String(cause)
+  const why = code === 'ENOSPC' || code === 'EDQUOT' ? 'the disk is full' : code
+  return new FarportError('ERR_HOME', `${path} can't be written (${why})`, { cause })
 }

@@ -10,7 +10,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { isDeepStrictEqual } from 'node:util'
 import { FarportError } from '../errors.ts'
 import type { Logger } from '../log.ts'
-import { appendPeer } from './append-peer.ts'
+import { appendPeer, recordPeer } from './append-peer.ts'
 import { hasExpired, isNarrower, type Right, rightsOn } from './grants.ts'
 import { checkHome, isMissing, readStrictly } from './strict-modes.ts'
 import {
@@ -147,6 +147,17 @@ export class TrustStore extends EventEmitter<TrustStoreEvents> implements AsyncD
     await this.refresh()
   }
 
+  /**
+   * Writes the line of a peer that has paired, by a free name, or in the place of the line it has: see append-peer.ts. In
+   * force when this resolves, with the line as it was written.
+   * @throws FarportError ERR_USAGE when no such line can be, ERR_HOME when the file can't be written
+   */
+  async record(peer: TrustedPeer): Promise<TrustedPeer> {
+    const written = await this.#inTurn(() => recordPeer(this.#home, peer, this.#clock()))
+    await this.refresh()
+    return written
+  }
+
   /** Puts the file in force as it is now, without waiting for the watcher. */
   async refresh(): Promise<void> {
     await this.#read(undefined)
@@ -208,10 +219,13 @@ export class TrustStore extends EventEmitter<TrustStoreEvents> implements AsyncD
     })
   }
 
-  async #inTurn(work: () => Promise<void>): Promise<void> {
+  async #inTurn<T>(work: () => Promise<T>): Promise<T> {
     const done = this.#turn.then(work)
-    this.#turn = done.catch(() => {})
-    await done
+    this.#turn = done.then(
+      () => {},
+      () => {},
+    )
+    return await done
   }
 
   /** Tells what has changed since it last told, by another file or by time alone. */

@@ -40,6 +40,11 @@ export class TwoHomes implements AsyncDisposable {
     await this.#trust(this.agentHome, options === '' ? '' : `client ${this.clientId} ${options}`)
   }
 
+  /** The client has never heard of the agent. */
+  async forget(): Promise<void> {
+    await this.#trust(this.clientHome, '')
+  }
+
   /** Under which addresses the client looks for the agent, which it calls `a`. */
   async reach(addresses: readonly string[]): Promise<void> {
     const bare = addresses.map((address) => address.replace(/\/p2p\/.*$/, ''))

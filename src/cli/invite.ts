@@ -1,0 +1,117 @@
+import { Command } from 'commander'
+import type { Daemon, InviteEvent, InviteRequest } from '../daemon/daemon.ts'
+import { FarportError } from '../errors.ts'
+import { RIGHTS, type Right } from '../trust/grants.ts'
+import { drawQr } from '../trust/qr.ts'
+import { type CommonFlags, run } from './run.ts'
+import { DEFAULT_LISTEN } from './share.ts'
+
+interface InviteFlags extends CommonFlags {
+  code?: true
+  qr?: true
+  may: string
+  expires?: string
+  listen?: string[]
+}
+
+export const inviteCommand = new Command('invite')
+  .description('let another machine use ports of this one: prints a ticket to paste, or a code to say')
+  .argument(
+    '[port...]',
+    'ports it may use, by name; * and ? match. Default: those that `farport share` shares',
+  )
+  .option(
+    '--code',
+    'four short words to say, for a machine on the same network; default is a ticket to paste',
+  )
+  .option('--qr', 'draw the ticket as a QR code too')
+  .option(
+    '--may <rights>',
+    'what it may do with them: watch, use, configure, lines, steal',
+    'use,configure,lines',
+  )
+  .option('--expires <date>', 'the last day, YYYY-MM-DD (default: until it is revoked)')
+  .option('--listen <addr...>', 'where to listen when no `farport share` runs in this home')
+  .action((ports: string[], flags: InviteFlags) =>
+    run(flags, async ({ home, output, log, signal }) => {
+      const request: InviteRequest = {
+        form: flags.code ? 'code' : 'ticket',
+        ports,
+        may: rightsOf(flags.may),
+        ...(flags.expires === undefined ? {} : { expires: endOf(flags.expires) }),
+      }
+      const report = (event: InviteEvent) => output.event(event.event, event, describe(event, flags))
+      const { callDaemon } = await import('../daemon/control-client.ts')
+      const call = { signal, onEvent: (event: unknown) => report(event as InviteEvent) }
+      const answer = await callDaemon(home, 'invite', request, call)
+      const how = answer ?? (await inviteAlone(request, report))
+
+      async function inviteAlone(alone: InviteRequest, tell: (event: InviteEvent) => void) {
+        if (ports.length === 0)
+          throw new FarportError(
+            'ERR_USAGE',
+            'name the ports it may use: no `farport share` runs in this home to ask',
+          )
+        const { startDaemon } = await import('../daemon/daemon.ts')
+        await using daemon: Daemon = await startDaemon(
+          { home, listen: flags.listen ?? DEFAULT_LISTEN, shares: [], links: [], wait: true },
+          { log, signal, report: () => {} },
+        )
+        return await daemon.invite(alone, tell, signal)
+      }
+      if (how !== 'used') throw new FarportError('ERR_NOT_TRUSTED', ENDINGS[how as keyof typeof ENDINGS])
+    }),
+  )
+
+const ENDINGS = {
+  expired: 'nobody took the invite up in time: make a new one',
+  burnt:
+    'the invite is cancelled: three wrong tries. If that was not the other side mistyping, somebody is guessing',
+  cancelled: 'the invite is cancelled',
+  shut: 'pairing is shut: too many wrong tries in an hour, so somebody is guessing. It opens again when farport is restarted',
+}
+
+function describe(event: InviteEvent, { qr }: InviteFlags): string {
+  switch (event.event) {
+    case 'invite': {
+      const minutes = Math.round((event.until - Date.now()) / 60_000)
+      const what = `It may use ${event.ports.join(', ')}: ${event.may.join(', ')}. Good for one machine and ${minutes} minutes.`
+      const how =
+        event.form === 'code'
+          ? 'On the other machine, type `farport pair` and then'
+          : 'On the other machine, type `farport pair` and paste'
+      const drawing =
+        qr && event.form === 'ticket'
+          ? drawQr(event.text, {
+              columns: process.stderr.columns ?? 80,
+              rows: (process.stderr.rows ?? 24) - 1,
+            })
+          : undefined
+      return [what, how, '', `  ${event.text}`, '', ...(drawing === undefined ? [] : [drawing])].join('\n')
+    }
+    case 'attempt':
+      return `a try failed (${event.reason}); ${event.triesLeft} left`
+    case 'paired':
+      return `paired with ${event.name}, ${event.peerId}`
+    case 'ended':
+      return event.how === 'used' ? 'done' : ''
+  }
+}
+
+function rightsOf(text: string): Right[] {
+  return text.split(',').map((word) => {
+    const right = RIGHTS.find((known) => known === word.trim())
+    if (right === undefined)
+      throw new FarportError('ERR_USAGE', `"${word}" is no right: ${RIGHTS.join(', ')} are`)
+    return right
+  })
+}
+
+/** The end of that day, UTC, as in trusted_peers. */
+function endOf(day: string): number {
+  const start = /^\d{4}-\d{2}-\d{2}$/.test(day) ? Date.parse(`${day}T00:00:00Z`) : Number.NaN
+  const end = start + 24 * 60 * 60 * 1000
+  if (!(end > Date.now()))
+    throw new FarportError('ERR_USAGE', `"${day}" is no day to come: write for example 2027-06-30`)
+  return end
+}
