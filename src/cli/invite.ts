@@ -2,6 +2,8 @@ import { Command } from 'commander'
 import type { Daemon, InviteEvent, InviteRequest } from '../daemon/daemon.ts'
 import { FarportError } from '../errors.ts'
 import { RIGHTS, type Right } from '../trust/grants.ts'
+import type { InviteEnd } from '../trust/invites.ts'
+import { inviteSentence } from '../trust/pairing-sentences.ts'
 import { drawQr } from '../trust/qr.ts'
 import { type CommonFlags, run } from './run.ts'
 import { DEFAULT_LISTEN } from './share.ts'
@@ -59,19 +61,12 @@ export const inviteCommand = new Command('invite')
         )
         return await daemon.invite(alone, tell, signal)
       }
-      if (how !== 'used') throw new FarportError('ERR_NOT_TRUSTED', ENDINGS[how as keyof typeof ENDINGS])
+      if (how !== 'used')
+        throw new FarportError('ERR_NOT_TRUSTED', inviteSentence({ type: 'ended', how: how as InviteEnd }))
     }),
   )
 
-const ENDINGS = {
-  expired: 'nobody took the invite up in time: make a new one',
-  burnt:
-    'the invite is cancelled: three wrong tries. If that was not the other side mistyping, somebody is guessing',
-  cancelled: 'the invite is cancelled',
-  shut: 'pairing is shut: too many wrong tries in an hour, so somebody is guessing. It opens again when farport is restarted',
-}
-
-function describe(event: InviteEvent, { qr }: InviteFlags): string {
+function describe(event: InviteEvent, { qr }: InviteFlags): string | undefined {
   switch (event.event) {
     case 'invite': {
       const minutes = Math.round((event.until - Date.now()) / 60_000)
@@ -90,11 +85,12 @@ function describe(event: InviteEvent, { qr }: InviteFlags): string {
       return [what, how, '', `  ${event.text}`, '', ...(drawing === undefined ? [] : [drawing])].join('\n')
     }
     case 'attempt':
-      return `a try failed (${event.reason}); ${event.triesLeft} left`
+      return inviteSentence({ type: 'failed', reason: event.reason, triesLeft: event.triesLeft })
     case 'paired':
-      return `paired with ${event.name}, ${event.peerId}`
+      return inviteSentence({ type: 'paired', peer: event.peer })
     case 'ended':
-      return event.how === 'used' ? 'done' : ''
+      // Any other end is the command's failure, and told as that.
+      return event.how === 'used' ? inviteSentence({ type: 'ended', how: event.how }) : undefined
   }
 }
 

@@ -35,7 +35,7 @@ export type InviteEvent =
       until: number
     }
   | { event: 'attempt'; reason: PairingFailure; triesLeft: number }
-  | { event: 'paired'; name: string; peerId: string }
+  | { event: 'paired'; peer: TrustedPeer }
   | { event: 'ended'; how: InviteEnd }
 
 /** Who we are paired with now, and what it lets us do. */
@@ -127,13 +127,15 @@ export class Pairing implements Disposable {
     const onPaired = (of: string, peer: TrustedPeer) => {
       if (!mine(of)) return
       this.#log.info({ peer: peer.peerId, name: peer.name, ports: peer.ports }, 'paired')
-      report({ event: 'paired', name: peer.name, peerId: peer.peerId })
+      report({ event: 'paired', peer })
+      over.resolve('used')
     }
     const onUnrecorded = (of: string, error: unknown) => {
       if (mine(of)) over.reject(error)
     }
     const onEnded = (of: string, how: InviteEnd) => {
-      if (mine(of)) over.resolve(how)
+      // A used one is spent first and recorded then: its end is `paired` or `unrecorded`.
+      if (mine(of) && how !== 'used') over.resolve(how)
     }
     const onAbort = () => this.#invites.cancel(id)
     this.#invites

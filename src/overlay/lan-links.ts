@@ -111,12 +111,14 @@ export class LanLinks implements AsyncDisposable {
   }
 }
 
-/** Those with IPv4, by a key that changes with their addresses: a network that gets others is opened anew. */
+/**
+ * Those with IPv4, by a key that is another when addresses or hardware are: a socket stays with the interface it has
+ * joined, also when that is gone and another has taken its name and addresses.
+ */
 function networksOf(interfaces: Interfaces): Map<string, Network> {
   const networks = new Map<string, Network>()
-  for (const [name, addresses = []] of Object.entries(interfaces)) {
-    if (!addresses.some(({ family }) => family === 'IPv4')) continue
-    networks.set([name, ...addresses.map(({ cidr }) => cidr)].join(' '), { name, addresses })
-  }
+  for (const [name, addresses = []] of Object.entries(interfaces))
+    if (addresses.some(({ family }) => family === 'IPv4'))
+      networks.set(JSON.stringify([name, addresses]), { name, addresses })
   return networks
 }

@@ -46,10 +46,12 @@ export async function appendPeer(home: string, peer: TrustedPeer): Promise<void>
 export async function recordPeer(home: string, peer: TrustedPeer, now: number): Promise<TrustedPeer> {
   const file = await readLines(home)
   const index = file.lines.findIndex((line) => fieldsOf(line)[1] === peer.peerId)
-  const others = file.lines.filter((_, other) => other !== index)
   const old = peersIn(file).peers.find(({ peerId }) => peerId === peer.peerId)
-  const line = old === undefined ? { ...peer, name: freeName(peer.name, others) } : renewed(old, peer, now)
-  return await writeLine(file, index === -1 ? file.lines.length : index, line)
+  if (old !== undefined) return await writeLine(file, index, renewed(old, peer, now))
+  if (index === -1)
+    return await writeLine(file, file.lines.length, { ...peer, name: freeName(peer.name, file.lines) })
+  const name = ownName(file.lines, index) ?? freeName(peer.name, file.lines.toSpliced(index, 1))
+  return await writeLine(file, index, { ...peer, name })
 }
 
 /** The file's bytes, one to a character, so that what is not touched stays as it is whatever it may be. */
@@ -82,10 +84,8 @@ async function writeLine(file: TrustFile, index: number, peer: TrustedPeer): Pro
   const wanted = { ...peer, may: withImplied(peer.may) }
   if (!isDeepStrictEqual(alone.peers, [wanted])) throw refusal(alone.problems.at(-1))
 
-  const old = /^(?:|.*?[ \t])(#.*?)?(\r?)$/.exec(file.lines[index] ?? '')
-  const comment = old?.[1] === undefined ? '' : ` ${old[1]}`
   const lines = [...file.lines]
-  lines[index] = `${line}${comment}${old?.[2] ?? ''}`
+  lines[index] = `${line}${commentOf(file.lines[index] ?? '')}`
   const after = { ...file, lines }
   const { peers, problems } = peersIn(after)
   const inForce = peers.find(({ peerId }) => peerId === peer.peerId)
@@ -113,6 +113,20 @@ function fieldsOf(line: string): string[] {
     .filter((field) => field !== '')
   const comment = fields.findIndex((field) => field.startsWith('#'))
   return comment === -1 ? fields : fields.slice(0, comment)
+}
+
+/** With the space before it and the CR behind it, where there is one. */
+function commentOf(line: string): string {
+  const at = line.search(/(?:^|[ \t])#/)
+  if (at === -1) return line.endsWith('\r') ? '\r' : ''
+  return line[at] === '#' ? ` ${line}` : line.slice(at)
+}
+
+/** The name that the line at this place owns, though it may be refused. Given up, it could put another line in force. */
+function ownName(lines: readonly string[], index: number): string | undefined {
+  const [name, peerId] = fieldsOf(lines[index] ?? '')
+  const above = lines.slice(0, index).some((line) => fieldsOf(line)[0] === name)
+  return above ? undefined : parseTrustedPeers(`${name} ${peerId}`).peers[0]?.name
 }
 
 function freeName(name: string, lines: readonly string[]): string {

@@ -5,7 +5,7 @@ import type { PairingFailure } from './pairing.ts'
 import type { TrustedPeer } from './trusted-peers.ts'
 
 /** What Invites tells, each as its event does. */
-export type InviteNews =
+type InviteNews =
   | { type: 'failed'; reason: PairingFailure; triesLeft: number }
   | { type: 'refused'; reason: PairingFailure; peerId: string }
   | { type: 'paired'; peer: TrustedPeer }

@@ -36,6 +36,8 @@ test('two empty homes, a ticket pasted: bytes flow', async () => {
   assert.equal(paired.stderr, '')
   assert.equal(paired.code, 0)
   const [, name] = /Next: farport connect ([^ ]+)\/gps --pty/.exec(paired.stdout) ?? []
+  const { peer } = (await invite.event('paired')) as unknown as { peer: { peerId: string; ports: string[] } }
+  assert.deepEqual({ peerId: peer.peerId, ports: peer.ports }, { peerId: homes.clientId, ports: ['gps'] })
   assert.equal(await invite.ended, 0)
   await bytesFlow(homes, `${name}/gps`)
 })

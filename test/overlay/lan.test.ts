@@ -161,20 +161,16 @@ class Process implements AsyncDisposable {
   }
 }
 
-/** Two hosts on one cable and on no other network. The cable is not plugged in at first. */
+/** Two hosts with one cable, not plugged in at first, and no other network. */
 class Cable implements Disposable {
   readonly hosts: readonly [string, string] = [`farport${process.pid}a`, `farport${process.pid}b`]
 
   constructor() {
-    const [a, b] = this.hosts
     try {
       for (const host of this.hosts) {
         ip('netns', 'add', host)
         ip('-n', host, 'link', 'set', 'lo', 'up')
       }
-      ip('-n', a, 'link', 'add', 'cable', 'type', 'veth', 'peer', 'name', 'cable', 'netns', b)
-      ip('-n', a, 'address', 'add', '192.0.2.1/24', 'dev', 'cable')
-      ip('-n', b, 'address', 'add', '192.0.2.2/24', 'dev', 'cable')
     } catch (error) {
       this[Symbol.dispose]()
       throw error
@@ -182,7 +178,16 @@ class Cable implements Disposable {
   }
 
   plugIn(): void {
+    const [a, b] = this.hosts
+    ip('-n', a, 'link', 'add', 'cable', 'type', 'veth', 'peer', 'name', 'cable', 'netns', b)
+    ip('-n', a, 'address', 'add', '192.0.2.1/24', 'dev', 'cable')
+    ip('-n', b, 'address', 'add', '192.0.2.2/24', 'dev', 'cable')
     for (const host of this.hosts) ip('-n', host, 'link', 'set', 'cable', 'up')
+  }
+
+  /** The interfaces are gone then, as those of USB adapters. */
+  unplug(): void {
+    ip('-n', this.hosts[0], 'link', 'delete', 'cable')
   }
 
   [Symbol.dispose](): void {
@@ -204,7 +209,8 @@ function noNamespaces(): string | false {
   if (process.platform !== 'linux') return 'only Linux has network namespaces'
   if (process.getuid?.() !== 0) return 'only root can make network namespaces'
   try {
-    using _cable = new Cable()
+    using cable = new Cable()
+    cable.plugIn()
     return false
   } catch (error) {
     if (process.env.CI) throw error
@@ -232,6 +238,21 @@ test('who listens on all addresses announces those of each network', async () =>
   const peerId = newPeerId()
   await using _announcement = await announce(nameplate, peerId, ['/ip4/0.0.0.0/tcp/4001'])
   assert.deepEqual(await find(nameplate, 1), [{ peerId, addresses: ['/ip4/127.0.0.1/tcp/4001'] }])
+})
+
+test('a network is not told what belongs to other networks', async () => {
+  const nameplate = newNameplate()
+  const peerId = newPeerId()
+  const elsewhere = { eth9: [{ address: '192.0.2.99', cidr: null, family: 'IPv6' } as NetworkInterfaceInfo] }
+  await using _announcement = await announceOnLan({
+    nameplate,
+    peerId,
+    addresses: () =>
+      ['99', '98'].map((host) => `/ip4/192.0.2.${host}/tcp/4001`).concat('/ip4/127.0.0.9/tcp/4001'),
+    interfaces: () => ({ ...elsewhere, ...loopback() }),
+    log,
+  })
+  assert.deepEqual(await find(nameplate, 1), [{ peerId, addresses: ['/ip4/192.0.2.98/tcp/4001'] }])
 })
 
 test('of too many addresses those of the network itself are announced first', async () => {
@@ -474,5 +495,11 @@ describe('as time goes by', { concurrency: true }, () => {
       // What leads back to the one who dials is left out.
       [mallory]: ['/dns4/m.example/tcp/1'],
     })
+
+    cable.unplug()
+    cable.plugIn()
+    await using another = await Process.start('find', { nameplate }, b)
+    assert.ok(await another.line())
+    assert.ok(await another.line())
   })
 })
