@@ -1,26 +1,34 @@
 /** Stable names of what can go wrong. Scripts may match on them; the sentences may change. */
-export type ErrorCode =
+const ERROR_CODES = [
   /** The command line or a configuration file is wrong. */
-  | 'ERR_USAGE'
+  'ERR_USAGE',
   /** The home directory, or a file in it, can't be used as it is. */
-  | 'ERR_HOME'
+  'ERR_HOME',
   /** A local address or path that farport was asked to open is taken. */
-  | 'ERR_IN_USE'
+  'ERR_IN_USE',
   /** The peer does not know us, or we don't know the peer. */
-  | 'ERR_NOT_TRUSTED'
+  'ERR_NOT_TRUSTED',
   /** The peer knows us but does not let us do this. */
-  | 'ERR_NOT_GRANTED'
-  | 'ERR_PORT_BUSY'
-  | 'ERR_NO_SUCH_PORT'
-  | 'ERR_DEVICE_ABSENT'
-  | 'ERR_PEER_UNREACHABLE'
+  'ERR_NOT_GRANTED',
+  'ERR_PORT_BUSY',
+  'ERR_NO_SUCH_PORT',
+  'ERR_DEVICE_ABSENT',
+  'ERR_PEER_UNREACHABLE',
   /** This machine or runtime can't do it. */
-  | 'ERR_UNFIT'
+  'ERR_UNFIT',
   /** A peer sent what its protocol does not allow. */
-  | 'ERR_PROTOCOL'
+  'ERR_PROTOCOL',
   /** A channel ended and can't be resumed. */
-  | 'ERR_CHANNEL_LOST'
-  | 'ERR_INTERNAL'
+  'ERR_CHANNEL_LOST',
+  'ERR_INTERNAL',
+] as const
+
+export type ErrorCode = (typeof ERROR_CODES)[number]
+
+/** Whether somebody else's word is one of our codes. */
+export function isErrorCode(word: string): word is ErrorCode {
+  return (ERROR_CODES as readonly string[]).includes(word)
+}
 
 /**
  * The one error type people see. `message` is one sentence for a person and says what to do about it; the cause, if

@@ -4,23 +4,8 @@
  *   ""                      closed on purpose; nothing went wrong
  *   "ERR_CODE sentence"     a FarportError
  */
-import { type ErrorCode, FarportError } from '../errors.ts'
-
-const KNOWN: Record<ErrorCode, true> = {
-  ERR_USAGE: true,
-  ERR_HOME: true,
-  ERR_IN_USE: true,
-  ERR_NOT_TRUSTED: true,
-  ERR_NOT_GRANTED: true,
-  ERR_PORT_BUSY: true,
-  ERR_NO_SUCH_PORT: true,
-  ERR_DEVICE_ABSENT: true,
-  ERR_PEER_UNREACHABLE: true,
-  ERR_UNFIT: true,
-  ERR_PROTOCOL: true,
-  ERR_CHANNEL_LOST: true,
-  ERR_INTERNAL: true,
-}
+import { FarportError, isErrorCode } from '../errors.ts'
+import { printable } from '../printable.ts'
 
 /** Only a FarportError's words are meant for others; of any other error the peer learns that there was one. */
 export function encodeReason(error: Error | null): string {
@@ -40,13 +25,4 @@ export function decodeReason(reason: string): FarportError | undefined {
 /** What a peer did that the protocol does not allow. */
 export function violation(what: string): FarportError {
   return new FarportError('ERR_PROTOCOL', `the peer ${what}`)
-}
-
-function isErrorCode(code: string): code is ErrorCode {
-  return Object.hasOwn(KNOWN, code)
-}
-
-/** Control and format characters could move the cursor or turn the text around. */
-function printable(text: string): string {
-  return text.replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, (c) => `\\u{${c.codePointAt(0)?.toString(16)}}`)
 }

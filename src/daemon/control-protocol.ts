@@ -14,7 +14,7 @@
  *
  * Lengths without the LF: a request at most 65,536 bytes, anything from the daemon at most 1,048,576.
  */
-import { type ErrorCode, FarportError } from '../errors.ts'
+import { type ErrorCode, FarportError, isErrorCode } from '../errors.ts'
 
 export const MAX_REQUEST_BYTES = 64 * 1024
 /** Larger, since the daemon is whom we trust, and the ports of many peers must fit. */
@@ -116,26 +116,10 @@ export function parseAnswer(line: string): Answer {
 
 /** An error's code as ours; a code that only another version knows becomes ERR_INTERNAL. */
 export function errorCodeOf(code: string): ErrorCode {
-  return Object.hasOwn(ERROR_CODES, code) ? (code as ErrorCode) : 'ERR_INTERNAL'
+  return isErrorCode(code) ? code : 'ERR_INTERNAL'
 }
 
 const LF = 0x0a
-
-const ERROR_CODES: Record<ErrorCode, true> = {
-  ERR_USAGE: true,
-  ERR_HOME: true,
-  ERR_IN_USE: true,
-  ERR_NOT_TRUSTED: true,
-  ERR_NOT_GRANTED: true,
-  ERR_PORT_BUSY: true,
-  ERR_NO_SUCH_PORT: true,
-  ERR_DEVICE_ABSENT: true,
-  ERR_PEER_UNREACHABLE: true,
-  ERR_UNFIT: true,
-  ERR_PROTOCOL: true,
-  ERR_CHANNEL_LOST: true,
-  ERR_INTERNAL: true,
-}
 
 function decode(line: Buffer): string {
   try {

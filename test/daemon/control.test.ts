@@ -17,7 +17,7 @@ import { connect, createServer, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
-import { type TestContext, test } from 'node:test'
+import { test as nodeTest, type TestContext } from 'node:test'
 import { pino } from 'pino'
 import { type ControlOptions, listenControl } from '../../src/daemon/control.ts'
 import { callDaemon } from '../../src/daemon/control-client.ts'
@@ -25,6 +25,10 @@ import type { ControlContext, ControlMethod } from '../../src/daemon/control-con
 import { MAX_ANSWER_BYTES, MAX_REQUEST_BYTES } from '../../src/daemon/control-protocol.ts'
 import { FarportError } from '../../src/errors.ts'
 import { createLog } from '../../src/log.ts'
+
+/** What is waited for here comes within milliseconds, or never. */
+const test = (name: string, body: (t: TestContext) => Promise<void>) =>
+  nodeTest(name, { timeout: 20_000 }, body)
 
 const silent = createLog('silent')
 const soon = () => AbortSignal.timeout(10_000)
@@ -117,14 +121,12 @@ test('without a daemon the answer is undefined', async (t) => {
 })
 
 test('events come in order, all of them before the result', async (t) => {
-  const late = Promise.withResolvers<ControlContext>()
   const home = await daemon(t, {
-    count: async (params, context) => {
+    count: async (params, { emit }) => {
       for (let n = 0; n < (params as number); n++) {
-        context.emit({ event: 'count', n })
+        emit({ event: 'count', n })
         if (n % 100 === 0) await new Promise(setImmediate)
       }
-      late.resolve(context)
       return 'done'
     },
   })
@@ -251,7 +253,7 @@ test('an id that is under way ends the connection', async (t) => {
 test('one farport for each home', async (t) => {
   const home = await daemon(t)
   await assert.rejects(
-    listenControl(home, {}, { log: silent }),
+    serve(t, home),
     code('ERR_IN_USE', /another farport already runs for .*: end it first/),
   )
   assert.equal(await call(home), 'pong')
@@ -310,7 +312,7 @@ test('a start gives way to one that began before it and does not come to its end
   const stuck = createServer().listen(join(home, '.c-000000', 's'))
   t.after(() => stuck.close())
   await once(stuck, 'listening')
-  await assert.rejects(listenControl(home, {}, { log: silent }), code('ERR_IN_USE'))
+  await assert.rejects(serve(t, home), code('ERR_IN_USE'))
   assert.deepEqual(await readdir(home), ['.c-000000'])
 })
 
@@ -328,13 +330,13 @@ test('only its owner may use the socket, whatever the umask', async (t) => {
 test('a home into which others can write holds no socket', async (t) => {
   const home = await newHome(t)
   await chmod(home, 0o770)
-  await assert.rejects(listenControl(home, {}, { log: silent }), code('ERR_HOME', /writable by others/))
+  await assert.rejects(serve(t, home), code('ERR_HOME', /writable by others/))
 })
 
 test('a file in the place of the socket is not thrown away', async (t) => {
   const home = await newHome(t)
   await writeFile(join(home, 'control.sock'), 'precious')
-  await assert.rejects(listenControl(home, {}, { log: silent }), code('ERR_HOME', /not a socket/))
+  await assert.rejects(serve(t, home), code('ERR_HOME', /not a socket/))
   await assert.rejects(call(home), code('ERR_HOME', /not a socket/))
   assert.equal(await readFile(join(home, 'control.sock'), 'utf8'), 'precious')
   assert.deepEqual(await readdir(home), ['control.sock'])
@@ -349,7 +351,7 @@ test('a path as long as a socket can have works, a longer one is named', async (
   await serve(t, home)
   assert.equal(await call(home), 'pong')
   const tooLong = code('ERR_HOME', /1 bytes too long for a socket/)
-  await assert.rejects(listenControl(`${home}h`, {}, { log: silent }), tooLong)
+  await assert.rejects(serve(t, `${home}h`), tooLong)
   await assert.rejects(call(`${home}h`), tooLong)
 })
 
@@ -397,14 +399,21 @@ test('closing ends what is under way and leaves no file', async (t) => {
   assert.deepEqual(await readdir(home), [])
 })
 
-test('closing leaves nothing that keeps a process alive', async (t) => {
+test('closing leaves nothing that keeps a process alive, not even for a while', async (t) => {
   const home = await newHome(t)
-  const child = runDaemon(home, 'await once(process.stdin, "data"); await control[Symbol.asyncDispose]()')
-  await once(child.stdout, 'data', { signal: soon() })
+  const child = runDaemon(
+    home,
+    `await once(process.stdin, 'data')
+    await control[Symbol.asyncDispose]()
+    console.log(process.getActiveResourcesInfo().includes('Timeout') ? 'a timer is left' : 'nothing is left')`,
+  )
+  const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]()
+  assert.equal((await lines.next()).value, 'ready')
   const idle = await rawClient(t, home)
   assert.equal(await call(home), 'child')
   const exit = once(child, 'exit')
   child.stdin.end('close')
+  assert.equal((await lines.next()).value, 'nothing is left')
   assert.deepEqual(await exit, [0, null])
   await closed(idle)
 })

@@ -130,10 +130,12 @@ function pointer(nameplate: string, peerId: string): Answer {
 /** The other side in another process, perhaps in another network namespace. */
 class Process implements AsyncDisposable {
   readonly #child: ChildProcess
+  readonly #exit: Promise<unknown[]>
   readonly #lines: AsyncIterator<string>
 
   private constructor(child: ChildProcess) {
     this.#child = child
+    this.#exit = once(child, 'exit')
     assert.ok(child.stdout)
     this.#lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]()
   }
@@ -142,7 +144,7 @@ class Process implements AsyncDisposable {
     const script = new URL('lan-peer.ts', import.meta.url).pathname
     const node = [process.execPath, script, command, JSON.stringify(args)]
     const [file = '', ...rest] = namespace === undefined ? node : ['ip', 'netns', 'exec', namespace, ...node]
-    const started = new Process(spawn(file, rest, { stdio: ['pipe', 'pipe', 'inherit'], timeout: 30_000 }))
+    const started = new Process(spawn(file, rest, { stdio: ['pipe', 'pipe', 'inherit'], timeout: 15_000 }))
     assert.deepEqual(await started.line(), { ready: true })
     return started
   }
@@ -155,9 +157,8 @@ class Process implements AsyncDisposable {
 
   /** Ends by itself when asked to. */
   async [Symbol.asyncDispose](): Promise<void> {
-    const exit = once(this.#child, 'exit')
     this.#child.stdin?.end()
-    assert.deepEqual(await exit, [0, null])
+    assert.deepEqual(await this.#exit, [0, null])
   }
 }
 
