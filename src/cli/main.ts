@@ -6,7 +6,9 @@ import { EXIT } from './exit-code.ts'
 import { idCommand } from './id.ts'
 import { inviteCommand } from './invite.ts'
 import { pairCommand } from './pair.ts'
+import { peersCommand } from './peers.ts'
 import { portsCommand } from './ports.ts'
+import { revokeCommand } from './revoke.ts'
 import { shareCommand } from './share.ts'
 
 const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as {
@@ -26,6 +28,8 @@ for (const command of [
   pairCommand,
   connectCommand,
   portsCommand,
+  peersCommand,
+  revokeCommand,
   idCommand,
   demoCommand,
 ]) {

@@ -22,8 +22,10 @@ import { loadIdentity } from '../trust/identity.ts'
 import type { InviteEnd } from '../trust/invites.ts'
 import { PAIR_PROTOCOL } from '../trust/pairing.ts'
 import { openTrustStore } from '../trust/trust-store.ts'
+import { openAuditLog } from './audit-log.ts'
 import { listenControl } from './control.ts'
 import { type InviteEvent, type InviteRequest, type Joined, Pairing } from './pairing.ts'
+import { PeerNames } from './peer-names.ts'
 import { Peers } from './peers.ts'
 
 export type { InviteEvent, InviteRequest } from './pairing.ts'
@@ -73,16 +75,26 @@ export async function startDaemon(config: Config, { log, signal, report }: Daemo
   await using stack = new AsyncDisposableStack()
   const identity = await loadIdentity(config.home, { create: true })
   const trust = stack.use(await openTrustStore(config.home, { log }))
+  const names = new PeerNames(trust)
+  const shares = config.shares.length > 0
+  // Whoever only uses ports of others has nothing to keep account of.
+  const audit =
+    shares || config.listen.length > 0
+      ? stack.use(openAuditLog({ home: config.home, nameOf: (peerId) => names.of(peerId), log }))
+      : undefined
   let pairing: Pairing | undefined
   const overlay = stack.use(
     await createOverlay({
       seed: identity.seed,
       listen: config.listen,
       admits: (peerId) => trust.admits(peerId) || (pairing?.admits(peerId) ?? false),
+      onRefused: (peerId, address, reason) => {
+        if (shares) audit?.record({ event: 'refuse', peerId, address, reason })
+      },
       log,
     }),
   )
-  const strangers = stack.use(new Pairing({ overlay, trust, name: machineName(), log }))
+  const strangers = stack.use(new Pairing({ overlay, trust, name: machineName(), audit, log }))
   pairing = strangers
   await overlay.handle(PAIR_PROTOCOL, (stream, from) => void strangers.serve(stream, from))
   const shared = await sharedPorts(config.shares)
@@ -92,26 +104,38 @@ export async function startDaemon(config: Config, { log, signal, report }: Daemo
     new PortHost({
       ports: shared,
       rights: (peerId, port) => trust.rights(peerId, port),
+      tell: (event) => audit?.record(event),
       log,
     }),
   )
-  if (config.shares.length > 0) {
+  if (shares) {
     // Strangers who are let in to pair get no further than that.
     const trusted =
-      (serve: (stream: Duplex, peerId: string) => Promise<void>) => (stream: Duplex, from: Path) => {
-        if (trust.admits(from.peerId)) void serve(stream, from.peerId)
-        else stream.destroy()
+      (serve: (stream: Duplex, peerId: string, path: Path) => Promise<void>) =>
+      (stream: Duplex, path: Path) => {
+        const { peerId } = path
+        if (trust.admits(peerId)) void serve(stream, peerId, path)
+        else {
+          audit?.record({ event: 'refuse', peerId, address: path.remoteAddress, reason: NOT_TRUSTED })
+          stream.destroy()
+        }
       }
     await overlay.handle(
       SERIAL_PROTOCOL,
-      trusted((stream, peerId) => host.accept(stream, peerId)),
+      trusted((stream, peerId, path) => host.accept(stream, peerId, path)),
     )
     await overlay.handle(
       PORTS_PROTOCOL,
-      trusted((stream, peerId) => host.answerPorts(stream, peerId)),
+      trusted((stream, peerId, path) => host.answerPorts(stream, peerId, path)),
     )
   }
-  trust.on('change', () => {
+  trust.on('change', ({ removed, narrowed }) => {
+    const revoked = (peerIds: string[], reason: string) => {
+      for (const peerId of shares ? peerIds : []) audit?.record({ event: 'revoke', peerId, reason })
+    }
+    revoked(removed, 'its line in trusted_peers is gone or has expired')
+    revoked(narrowed, 'its line in trusted_peers may allow less than before')
+    names.refresh()
     host.enforce()
     for (const { peerId } of overlay.paths())
       if (!trust.admits(peerId) && !strangers.admits(peerId))
@@ -175,6 +199,8 @@ const inviteSchema = v.object({
   may: v.array(v.picklist(RIGHTS)),
   expires: v.exactOptional(v.number()),
 })
+
+const NOT_TRUSTED = 'it is not in trusted_peers'
 
 async function sharedPorts(shares: Config['shares']): Promise<SharedPort[]> {
   // The two ends of a simulated cable meet here.

@@ -6,13 +6,14 @@ import { announceOnLan, findOnLan } from '../overlay/lan.ts'
 import type { Overlay, Path } from '../overlay/node.ts'
 import { describesTicketOrCode, newCode, parseCode } from '../trust/code.ts'
 import type { Grant, Right } from '../trust/grants.ts'
-import { INVITE_LIFETIME_MS, type InviteEnd, Invites } from '../trust/invites.ts'
+import { type Attempt, INVITE_LIFETIME_MS, type InviteEnd, Invites, type Source } from '../trust/invites.ts'
 import { joinInvite, recordPeer, serveInvite } from '../trust/pair-stream.ts'
 import { inviteIdOf, PAIR_PROTOCOL, type PairingFailure } from '../trust/pairing.ts'
 import type { Terms } from '../trust/pairing-terms.ts'
 import { decodeTicket, encodeTicket } from '../trust/ticket.ts'
 import type { TrustStore } from '../trust/trust-store.ts'
 import type { TrustedPeer } from '../trust/trusted-peers.ts'
+import type { Audit } from './audit-log.ts'
 
 export interface InviteRequest {
   form: 'ticket' | 'code'
@@ -55,6 +56,8 @@ interface PairingOptions {
   trust: TrustStore
   /** What we call ourselves to the other side, which may change it. */
   name: string
+  /** Of invites we make; none when we make none. */
+  audit?: Audit | undefined
   log: Logger
 }
 
@@ -63,18 +66,27 @@ export class Pairing implements Disposable {
   readonly #overlay: Overlay
   readonly #trust: TrustStore
   readonly #name: string
+  readonly #audit: Audit | undefined
   readonly #log: Logger
   readonly #invites: Invites
   /** Peers that a ticket or the LAN named, while we pair with them. */
   readonly #hosts = new Set<string>()
   readonly #strangers = new Map<string, NodeJS.Timeout>()
 
-  constructor({ overlay, trust, name, log }: PairingOptions) {
+  constructor({ overlay, trust, name, audit, log }: PairingOptions) {
     this.#overlay = overlay
     this.#trust = trust
     this.#name = name
+    this.#audit = audit
     this.#log = log
-    this.#invites = new Invites({ self: overlay.peerId, record: recordPeer(trust) })
+    const failed = ({ peerId, address }: Source, reason: PairingFailure) =>
+      audit?.record({
+        event: 'refuse',
+        peerId,
+        ...(address !== undefined && { address }),
+        reason: `pairing failed: ${reason}`,
+      })
+    this.#invites = new WatchedInvites({ self: overlay.peerId, record: recordPeer(trust) }, failed)
     overlay.on('connect', this.#onConnect)
   }
 
@@ -127,6 +139,7 @@ export class Pairing implements Disposable {
     const onPaired = (of: string, peer: TrustedPeer) => {
       if (!mine(of)) return
       this.#log.info({ peer: peer.peerId, name: peer.name, ports: peer.ports }, 'paired')
+      this.#audit?.record({ event: 'pair', peerId: peer.peerId, ports: peer.ports, may: peer.may, by: form })
       report({ event: 'paired', peer })
       over.resolve('used')
     }
@@ -266,6 +279,34 @@ export class Pairing implements Disposable {
     clearTimeout(this.#strangers.get(peerId))
     this.#strangers.delete(peerId)
     if (!this.#trust.admits(peerId)) void this.#overlay.disconnect(peerId, 'it has not paired')
+  }
+}
+
+/** Says of each try that failed who made it, which the book's own events don't. */
+class WatchedInvites extends Invites {
+  readonly #failed: (source: Source, reason: PairingFailure) => void
+
+  constructor(
+    options: ConstructorParameters<typeof Invites>[0],
+    failed: (source: Source, reason: PairingFailure) => void,
+  ) {
+    super(options)
+    this.#failed = failed
+    this.on('refused', (_id, reason, source) => failed(source, reason))
+  }
+
+  override begin(id: Uint8Array, source: Source): Attempt {
+    const attempt = super.begin(id, source)
+    return {
+      ...attempt,
+      fail: (reason) => {
+        // The book says `failed` at once or, when the try is over anyhow, never.
+        const tell = () => this.#failed(source, reason)
+        this.once('failed', tell)
+        attempt.fail(reason)
+        this.off('failed', tell)
+      },
+    }
   }
 }
 

@@ -10,10 +10,15 @@ const LOG_WINDOW_MS = 60_000
 /** for so many peers: anybody can make up PeerIDs. */
 const MAX_LOGGED = 20
 
+/** `address` is the multiaddr the peer came from. */
+export type OnRefused = (peerId: string, address: string, reason: string) => void
+
 export interface GaterOptions {
   admits: (peerId: string) => boolean
   /** How many connections the peer has. */
   connectionsOf: (peerId: string) => number
+  /** Told each refusal of a peer; the log gets fewer. */
+  onRefused?: OnRefused
   log: Logger
   /** Milliseconds. */
   clock?: () => number
@@ -23,7 +28,8 @@ export interface GaterOptions {
  * Lets in, and dials, only peers that are admitted. Inbound, the question is asked when Noise has proven who the peer is
  * and before it gets a muxer: strangers never reach code that handles streams.
  */
-export function createGater({ admits, connectionsOf, log, clock = Date.now }: GaterOptions): ConnectionGater {
+export function createGater(options: GaterOptions): ConnectionGater {
+  const { admits, connectionsOf, onRefused, log, clock = Date.now } = options
   const pending = new PendingHandshakes()
   const refusals = new RefusalLog(log, clock)
   return {
@@ -39,7 +45,9 @@ export function createGater({ admits, connectionsOf, log, clock = Date.now }: Ga
           ? 'it has too many connections already'
           : undefined
       if (why === undefined) return false
-      refusals.add(peerId, connection.remoteAddr.toString(), why)
+      const address = connection.remoteAddr.toString()
+      refusals.add(peerId, address, why)
+      onRefused?.(peerId, address, why)
       return true
     },
     denyOutboundConnection(peer) {

@@ -12,7 +12,7 @@ import type { Logger } from '../log.ts'
 import { Dialer } from './dial.ts'
 import { toDuplex } from './duplex.ts'
 import { FrameError } from './frame-guard.ts'
-import { createGater } from './gater.ts'
+import { createGater, type OnRefused } from './gater.ts'
 import { libp2pLog } from './libp2p-log.ts'
 import { checkListenAddresses, listenFailure } from './listen.ts'
 import { type Path, pathOf } from './path.ts'
@@ -43,6 +43,8 @@ export interface OverlayOptions {
   announce?: readonly string[]
   /** Asked at each connection, in both directions. */
   admits: (peerId: string) => boolean
+  /** Told each connection that a peer tried and did not get. */
+  onRefused?: OnRefused
   log: Logger
 }
 
@@ -76,7 +78,7 @@ interface Transports {
  * @throws FarportError ERR_USAGE for an address that is none, ERR_IN_USE when one is taken
  */
 export async function createOverlay(options: OverlayOptions): Promise<Overlay> {
-  const { seed, listen, announce = [], admits, log } = options
+  const { seed, listen, announce = [], admits, onRefused, log } = options
   checkListenAddresses([...listen, ...announce])
   let transports: Transports | undefined
   let overlay: Overlay | undefined
@@ -90,6 +92,7 @@ export async function createOverlay(options: OverlayOptions): Promise<Overlay> {
     connectionGater: createGater({
       admits,
       connectionsOf: (peerId) => overlay?.paths(peerId).length ?? 0,
+      ...(onRefused && { onRefused }),
       log,
     }),
     connectionManager: {

@@ -10,9 +10,10 @@
 import type { Duplex } from 'node:stream'
 import * as v from 'valibot'
 import { type ErrorCode, FarportError } from '../errors.ts'
+import { printable } from '../printable.ts'
 import type { InputLines, OutputLines, PortDescription } from '../serial/port.ts'
 import type { SerialSettings } from '../serial/settings.ts'
-import { parse, printable, readMessage, writeMessage } from './message.ts'
+import { parse, readMessage, writeMessage } from './message.ts'
 
 export const SERIAL_PROTOCOL = '/farport/serial/1'
 

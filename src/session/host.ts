@@ -4,10 +4,11 @@ import { Channel } from '../channel/channel.ts'
 import { FarportError } from '../errors.ts'
 import type { Logger } from '../log.ts'
 import type { PortSource, SerialPort } from '../serial/port.ts'
+import { formatSettings } from '../serial/settings.ts'
 import type { Right } from '../trust/grants.ts'
 import { HELLO_TIMEOUT_MS, type Hello, readHello, refuse, welcome } from './hello.ts'
 import { answerPorts, type Listing, readPortsQuestion } from './listing.ts'
-import { servePort } from './serve.ts'
+import { type LinesChanged, servePort, type Traffic } from './serve.ts'
 import { channelWindow } from './window.ts'
 
 export interface SharedPort {
@@ -19,8 +20,42 @@ export interface PortHostOptions {
   ports: readonly SharedPort[]
   /** Asked at every attach and for every request, so that a change of the trust file bites at once. */
   rights: (peerId: string, port: string) => ReadonlySet<Right>
+  /** Told what peers do, for whoever keeps account of it. */
+  tell?: (event: HostEvent) => void
   log: Logger
 }
+
+/** How a stream came here. */
+export interface CallerPath {
+  readonly kind: 'direct' | 'relayed'
+  /** A multiaddr. */
+  readonly remoteAddress: string
+}
+
+/** What a peer did, or was not let do. Settings are as formatSettings() says them, bytes are data alone. */
+export type HostEvent = { readonly peerId: string; readonly path?: CallerPath } & (
+  | { readonly event: 'refuse'; readonly reason: string }
+  | ({ readonly port: string } & (
+      | { readonly event: 'open' }
+      | { readonly event: 'configure'; readonly from: string; readonly to: string }
+      | { readonly event: 'lines'; readonly changed: LinesChanged }
+      | {
+          readonly event: 'close'
+          readonly toDevice: number
+          readonly fromDevice: number
+          readonly durationMs: number
+          readonly reason: string
+        }
+    ))
+)
+
+/** The peer at the other end of a stream. */
+interface Caller {
+  readonly peerId: string
+  readonly path?: CallerPath
+}
+
+const NO_TRAFFIC: Traffic = { toDevice: 0, fromDevice: 0 }
 
 /** One peer holding one port. It outlives its carriers: the channel says when it is over. */
 interface Session {
@@ -43,29 +78,32 @@ interface Entry {
 export class PortHost implements AsyncDisposable {
   readonly #entries: ReadonlyMap<string, Entry>
   readonly #rights: PortHostOptions['rights']
+  readonly #tell: NonNullable<PortHostOptions['tell']>
   readonly #log: Logger
   readonly #closing = new AbortController()
 
-  constructor({ ports, rights, log }: PortHostOptions) {
+  constructor({ ports, rights, tell = () => {}, log }: PortHostOptions) {
     this.#entries = new Map(ports.map((shared) => [shared.name, { shared, lease: { state: 'free' } }]))
     this.#rights = rights
+    this.#tell = tell
     this.#log = log
   }
 
   /** Takes a stream on which `peerId` speaks SERIAL_PROTOCOL. Never rejects: what goes wrong is told to the peer. */
-  async accept(stream: Duplex, peerId: string): Promise<void> {
+  async accept(stream: Duplex, peerId: string, path?: CallerPath): Promise<void> {
+    const caller = { peerId, ...(path && { path }) }
     stream.on('error', () => {})
     try {
       const signal = AbortSignal.any([this.#closing.signal, AbortSignal.timeout(HELLO_TIMEOUT_MS)])
       const hello = await readHello(stream, signal)
-      await this.#attach(stream, peerId, hello)
+      await this.#attach(stream, caller, hello)
     } catch (error) {
-      this.#refuse(stream, peerId, error)
+      this.#refuse(stream, caller, error)
     }
   }
 
   /** Answers a stream on which `peerId` speaks PORTS_PROTOCOL. Never rejects. */
-  async answerPorts(stream: Duplex, peerId: string): Promise<void> {
+  async answerPorts(stream: Duplex, peerId: string, path?: CallerPath): Promise<void> {
     stream.on('error', () => {})
     try {
       const signal = AbortSignal.any([this.#closing.signal, AbortSignal.timeout(HELLO_TIMEOUT_MS)])
@@ -73,7 +111,7 @@ export class PortHost implements AsyncDisposable {
       const entries = name === undefined ? [...this.#entries.values()] : [this.#entry(name, peerId, 'watch')]
       answerPorts(stream, (await Promise.all(entries.map((entry) => this.#list(entry, peerId)))).flat())
     } catch (error) {
-      this.#refuse(stream, peerId, error)
+      this.#refuse(stream, { peerId, ...(path && { path }) }, error)
     }
   }
 
@@ -96,9 +134,10 @@ export class PortHost implements AsyncDisposable {
     await Promise.all(held.map((session) => session.ended))
   }
 
-  #refuse(stream: Duplex, peerId: string, error: unknown): void {
+  #refuse(stream: Duplex, caller: Caller, error: unknown): void {
     const refusal = error instanceof FarportError ? error : new FarportError('ERR_INTERNAL', 'internal error')
-    this.#log.info({ peer: peerId, code: refusal.code, err: error }, 'refused a peer')
+    this.#log.info({ peer: caller.peerId, code: refusal.code, err: error }, 'refused a peer')
+    this.#tell({ event: 'refuse', ...caller, reason: refusal.message })
     refuse(stream, refusal)
   }
 
@@ -122,14 +161,14 @@ export class PortHost implements AsyncDisposable {
     )
   }
 
-  async #attach(stream: Duplex, peerId: string, hello: Hello): Promise<void> {
-    const entry = this.#entry(hello.port, peerId, hello.mode)
+  async #attach(stream: Duplex, caller: Caller, hello: Hello): Promise<void> {
+    const entry = this.#entry(hello.port, caller.peerId, hello.mode)
     if (hello.mode === 'watch')
       throw new FarportError(
         'ERR_UNFIT',
         'this agent does not let ports be watched yet: use the port, or update it',
       )
-    const session = await this.#session(entry, peerId, hello)
+    const session = await this.#session(entry, caller, hello)
     welcome(stream, {
       received: session.channel.received,
       description: session.port.description,
@@ -141,7 +180,8 @@ export class PortHost implements AsyncDisposable {
   }
 
   /** The session a hello is about: the one it has, or a new one if the port is free. */
-  async #session(entry: Entry, peerId: string, hello: Hello): Promise<Session> {
+  async #session(entry: Entry, caller: Caller, hello: Hello): Promise<Session> {
+    const { peerId } = caller
     if (entry.lease.state === 'held') {
       const { session } = entry.lease
       if (session.channelId === hello.channel && session.peerId === peerId) return session
@@ -160,7 +200,7 @@ export class PortHost implements AsyncDisposable {
         'ERR_PORT_BUSY',
         `${hello.port} is in use by ${this.#holder(entry.lease, peerId)}: try again when it is free`,
       )
-    return await this.#open(entry, peerId, hello)
+    return await this.#open(entry, caller, hello)
   }
 
   #holder(lease: Exclude<Lease, { state: 'free' }>, asking: string): string {
@@ -168,7 +208,8 @@ export class PortHost implements AsyncDisposable {
     return peerId === asking ? 'another program of the same peer' : 'another peer'
   }
 
-  async #open(entry: Entry, peerId: string, hello: Hello): Promise<Session> {
+  async #open(entry: Entry, caller: Caller, hello: Hello): Promise<Session> {
+    const { peerId } = caller
     const { shared } = entry
     entry.lease = { state: 'opening', peerId }
     let port: SerialPort
@@ -186,20 +227,34 @@ export class PortHost implements AsyncDisposable {
       channel.window = channelWindow(port.settings.baudRate, channel.roundTripMs)
     }
     port.on('settings', resize)
+    const who = { ...caller, port: shared.name }
+    const openedAt = performance.now()
     const ended = servePort(channel, port, {
       may: (right) => this.#rights(peerId, shared.name).has(right),
       log,
-      onConfigured: resize,
+      onConfigured: (inForce, before) => {
+        resize()
+        const [from, to] = [formatSettings(before), formatSettings(inForce)]
+        if (from !== to) this.#tell({ event: 'configure', ...who, from, to })
+      },
+      onLinesChanged: (changed) => this.#tell({ event: 'lines', ...who, changed }),
     })
-      .catch((error: unknown) => log.info({ err: error }, 'the channel ended with an error'))
-      .then(() => port[Symbol.asyncDispose]())
-      .then(() => {
+      .catch((error: unknown) => {
+        log.info({ err: error }, 'the channel ended with an error')
+        return NO_TRAFFIC
+      })
+      .then(async (traffic) => {
+        await port[Symbol.asyncDispose]()
         entry.lease = { state: 'free' }
-        log.info({ received: channel.bytesReceived, sent: channel.bytesSent }, 'port closed')
+        const durationMs = Math.round(performance.now() - openedAt)
+        const reason = channel.errored?.message ?? 'the peer closed it'
+        log.info({ ...traffic, reason }, 'port closed')
+        this.#tell({ event: 'close', ...who, ...traffic, durationMs, reason })
       })
     const session: Session = { id, peerId, channelId: hello.channel, channel, port, ended }
     entry.lease = { state: 'held', session }
     log.info({ device: port.description.path }, 'port opened')
+    this.#tell({ event: 'open', ...who })
     return session
   }
 }

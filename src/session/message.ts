@@ -4,6 +4,7 @@
 import type { Duplex } from 'node:stream'
 import * as v from 'valibot'
 import { FarportError } from '../errors.ts'
+import { printable } from '../printable.ts'
 
 /** Longest message either side reads unless it says otherwise: enough for any hello. */
 const MAX_MESSAGE = 4096
@@ -46,14 +47,6 @@ export function parse<S extends v.GenericSchema>(schema: S, value: unknown, what
   throw new FarportError(
     'ERR_PROTOCOL',
     `the peer sent a malformed ${what}${key ? ` (${printable(key)})` : ''}`,
-  )
-}
-
-/** A peer's words, safe to show on a terminal: control characters are escaped. */
-export function printable(text: string): string {
-  return text.replace(
-    /[\p{Cc}\p{Cf}\u2028\u2029]/gu,
-    (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, '0')}`,
   )
 }
 

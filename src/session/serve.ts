@@ -6,15 +6,25 @@ import { FarportError } from '../errors.ts'
 import type { Logger } from '../log.ts'
 import { Rfc2217Server } from '../rfc2217/server.ts'
 import type { ServerRequest } from '../rfc2217/server-request.ts'
-import type { InputLines, LineChanges, LineErrors, SerialPort } from '../serial/port.ts'
+import type { InputLines, LineChanges, LineErrors, OutputLines, SerialPort } from '../serial/port.ts'
 import { formatSettings, type SerialSettings } from '../serial/settings.ts'
 
 export interface ServeOptions {
   /** What whoever is at the other end of the stream may do now; asked each time. */
   may: (right: 'use' | 'configure' | 'lines') => boolean
   /** Told after settings were changed from there. */
-  onConfigured?: (inForce: Readonly<SerialSettings>) => void
+  onConfigured?: (inForce: Readonly<SerialSettings>, before: Readonly<SerialSettings>) => void
+  /** Told after lines were changed from there, of each that did. */
+  onLinesChanged?: (changed: LinesChanged) => void
   log: Logger
+}
+
+export type LinesChanged = Partial<OutputLines> & { break?: boolean }
+
+/** Bytes of data, without what RFC 2217 adds. */
+export interface Traffic {
+  readonly toDevice: number
+  readonly fromDevice: number
 }
 
 /** What is left to do on the port, in the order it came. */
@@ -45,17 +55,20 @@ const DRIVER_BUFFER = 4096
  * Gives a serial port to the other end of a stream, by RFC 2217: to a farport peer on a channel, or to a local program on
  * a socket. Resolves when the stream is over and what it brought is done; the port stays open and is the caller's.
  */
-export async function servePort(stream: Duplex, port: SerialPort, options: ServeOptions): Promise<void> {
+export async function servePort(stream: Duplex, port: SerialPort, options: ServeOptions): Promise<Traffic> {
   const service = new PortService(stream, port, options)
   await service.ended
+  return service.traffic
 }
 
 class PortService {
   readonly ended: Promise<void>
+  readonly traffic = { toDevice: 0, fromDevice: 0 }
   readonly #stream: Duplex
   readonly #port: SerialPort
   readonly #may: ServeOptions['may']
   readonly #onConfigured: ServeOptions['onConfigured']
+  readonly #onLinesChanged: ServeOptions['onLinesChanged']
   readonly #log: Logger
   readonly #server = new Rfc2217Server({ signature: 'farport' })
   readonly #todo: Item[] = []
@@ -67,11 +80,13 @@ class PortService {
   #working: Promise<void> | undefined
   #refusedBytes = 0
 
-  constructor(stream: Duplex, port: SerialPort, { may, onConfigured, log }: ServeOptions) {
+  constructor(stream: Duplex, port: SerialPort, options: ServeOptions) {
+    const { may, onConfigured, onLinesChanged, log } = options
     this.#stream = stream
     this.#port = port
     this.#may = may
     this.#onConfigured = onConfigured
+    this.#onLinesChanged = onLinesChanged
     this.#log = log
     this.ended = this.#run()
   }
@@ -139,7 +154,7 @@ class PortService {
         case 'data':
           if (!wanted) break
           if (!this.#may('use')) this.#refusedBytes += event.bytes.length
-          else if (this.#working === undefined && !this.#port.writableNeedDrain) this.#port.write(event.bytes)
+          else if (this.#working === undefined && !this.#port.writableNeedDrain) this.#write(event.bytes)
           else this.#queue({ type: 'data', bytes: event.bytes, purges: this.#purges })
           break
         case 'send':
@@ -190,7 +205,7 @@ class PortService {
           this.#bytesAhead -= item.bytes.length
           if (this.#port.writableNeedDrain) await this.#portReady()
           // A purge may have come meanwhile; what it was about is not to be written after it.
-          if (!this.#port.destroyed && item.purges === this.#purges) this.#port.write(item.bytes)
+          if (!this.#port.destroyed && item.purges === this.#purges) this.#write(item.bytes)
           break
         case 'request':
           await this.#perform(item.request)
@@ -229,23 +244,29 @@ class PortService {
         case 'configure': {
           const asked = Object.keys(request.change).length > 0
           if (asked && this.#may('configure')) {
-            const before = formatSettings(port.settings)
+            const before = { ...port.settings }
             const inForce = await port.configure(request.change)
-            this.#log.debug({ before, now: formatSettings(inForce) }, 'settings')
-            this.#onConfigured?.(inForce)
+            this.#log.debug({ before: formatSettings(before), now: formatSettings(inForce) }, 'settings')
+            this.#onConfigured?.(inForce, before)
           }
           this.#send(server.answer(request, port.settings))
           break
         }
         case 'set-lines': {
           const asked = Object.keys(request.change).length > 0
-          if (asked && this.#may('lines')) await port.setLines(request.change)
+          if (asked && this.#may('lines')) {
+            const before = { ...port.outputs }
+            this.#tellLines(before, await port.setLines(request.change))
+          }
           this.#send(server.answer(request, port.outputs))
           break
         }
         case 'set-break': {
           const allowed = this.#may('lines')
-          if (allowed) await port.setBreak(request.on)
+          if (allowed) {
+            await port.setBreak(request.on)
+            this.#onLinesChanged?.({ break: request.on })
+          }
           this.#send(server.answer(request, allowed && request.on))
           break
         }
@@ -287,8 +308,15 @@ class PortService {
   async #break(): Promise<void> {
     await this.#settle()
     await this.#port.setBreak(true)
+    this.#onLinesChanged?.({ break: true })
     await delay(BREAK_MS)
     await this.#port.setBreak(false)
+    this.#onLinesChanged?.({ break: false })
+  }
+
+  #tellLines(before: Readonly<OutputLines>, { dtr, rts }: Readonly<OutputLines>): void {
+    if (dtr !== before.dtr || rts !== before.rts)
+      this.#onLinesChanged?.({ ...(dtr !== before.dtr && { dtr }), ...(rts !== before.rts && { rts }) })
   }
 
   /**
@@ -311,7 +339,13 @@ class PortService {
       this.#stream.write(bytes)
   }
 
+  #write(bytes: Uint8Array): void {
+    this.traffic.toDevice += bytes.length
+    this.#port.write(bytes)
+  }
+
   readonly #onDeviceData = (bytes: Uint8Array): void => {
+    this.traffic.fromDevice += bytes.length
     if (!this.#stream.write(this.#server.data(bytes))) this.#port.pause()
   }
 

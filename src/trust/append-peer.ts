@@ -4,6 +4,7 @@ import { isDeepStrictEqual } from 'node:util'
 import { FarportError } from '../errors.ts'
 import { replaceFile } from './durable-file.ts'
 import { hasExpired, withImplied } from './grants.ts'
+import { peerIdProblem } from './peer-id.ts'
 import { checkHome, isMissing, readStrictly } from './strict-modes.ts'
 import {
   formatTrustedPeer,
@@ -54,6 +55,51 @@ export async function recordPeer(home: string, peer: TrustedPeer, now: number): 
   return await writeLine(file, index, { ...peer, name })
 }
 
+/** Whose line bears this name, or has this PeerID: in force or refused. Undefined when none does. */
+interface Named {
+  readonly peerId: string
+  /** Unless the line has none that could be in force. */
+  readonly name?: string
+}
+
+/** @throws FarportError ERR_HOME; ERR_USAGE when the name's line has no PeerID */
+export async function findPeer(home: string, nameOrPeerId: string): Promise<Named | undefined> {
+  const { lines } = await readLines(home)
+  // What is a PeerID is never looked for among the names: a refused line may have it for one, before another PeerID.
+  const field = peerIdProblem(nameOrPeerId) === undefined ? 1 : 0
+  const index = lines.findIndex((line) => fieldsOf(line)[field] === nameOrPeerId)
+  if (index === -1) return undefined
+  const peerId = fieldsOf(lines[index] ?? '')[1] ?? ''
+  if (peerIdProblem(peerId) !== undefined)
+    throw new FarportError(
+      'ERR_USAGE',
+      `line ${index + 1} of trusted_peers has no PeerID: it lets nobody in, and can be deleted`,
+    )
+  const name = ownName(lines, index)
+  return { peerId, ...(name !== undefined && { name }) }
+}
+
+/**
+ * Deletes the lines of these PeerIDs, in force or refused; the file's other bytes stay as they are. A line stays when
+ * another of the same name would come into force without it: taking trust back must not give any. Answers with the PeerIDs
+ * that have no line now.
+ * @throws FarportError ERR_HOME
+ */
+export async function removePeers(home: string, peerIds: readonly string[]): Promise<string[]> {
+  const whole = await readLines(home)
+  let file = whole
+  const removed: string[] = []
+  for (const peerId of peerIds) {
+    const after = { ...file, lines: file.lines.filter((line) => fieldsOf(line)[1] !== peerId) }
+    const known = new Set([...peersIn(file).peers.map((peer) => peer.peerId), ...peerIds])
+    if (peersIn(after).peers.some((peer) => !known.has(peer.peerId))) continue
+    removed.push(peerId)
+    if (after.lines.length < file.lines.length) file = after
+  }
+  if (file !== whole) await writeFile(file)
+  return removed
+}
+
 /** The file's bytes, one to a character, so that what is not touched stays as it is whatever it may be. */
 interface TrustFile {
   readonly path: string
@@ -88,17 +134,21 @@ async function writeLine(file: TrustFile, index: number, peer: TrustedPeer): Pro
   lines[index] = `${line}${commentOf(file.lines[index] ?? '')}`
   const after = { ...file, lines }
   const { peers, problems } = peersIn(after)
+  const problem = problems.find((one) => one.line === index + 1) ?? problems.at(-1)
   const inForce = peers.find(({ peerId }) => peerId === peer.peerId)
-  if (!isDeepStrictEqual(inForce, wanted))
-    throw refusal(problems.find((problem) => problem.line === index + 1) ?? problems.at(-1))
-  await replaceFile(file.path, bytesOf(after)).catch((cause) => {
-    throw unwritable(file.path, cause)
-  })
+  if (problem?.line === index + 1 || !isDeepStrictEqual(inForce, wanted)) throw refusal(problem)
+  await writeFile(after)
   return wanted
 }
 
+async function writeFile(file: TrustFile): Promise<void> {
+  await replaceFile(file.path, bytesOf(file)).catch((cause) => {
+    throw unwritable(file.path, cause)
+  })
+}
+
 function bytesOf({ mark, lines }: TrustFile): Buffer {
-  return Buffer.from(`${mark}${lines.join('\n')}\n`, 'latin1')
+  return Buffer.from(mark + lines.map((line) => `${line}\n`).join(''), 'latin1')
 }
 
 function peersIn(file: TrustFile): ReturnType<typeof parseTrustedPeers> {

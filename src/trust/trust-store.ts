@@ -1,6 +1,6 @@
 /**
- * `trusted_peers` in force: read, watched, and asked by whoever lets a peer in or opens a port. Fails closed, as sshd
- * does at each login: while the file can't be trusted or read, nobody has any right.
+ * `trusted_peers` in force, less `revoked_peers`: read, watched, and asked by whoever lets a peer in or opens a port. Fails
+ * closed, as sshd does at each login: while one of the files can't be trusted or read, nobody has any right.
  */
 import { EventEmitter } from 'node:events'
 import { type BigIntStats, type FSWatcher, watch } from 'node:fs'
@@ -10,8 +10,17 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { isDeepStrictEqual } from 'node:util'
 import { FarportError } from '../errors.ts'
 import type { Logger } from '../log.ts'
-import { appendPeer, recordPeer } from './append-peer.ts'
+import { printable } from '../printable.ts'
+import { appendPeer, findPeer, recordPeer, removePeers } from './append-peer.ts'
 import { hasExpired, isNarrower, type Right, rightsOn } from './grants.ts'
+import { peerIdProblem } from './peer-id.ts'
+import {
+  REVOKED_PEERS,
+  type Revocation,
+  readRevokedPeers,
+  rememberRevoked,
+  revokedSentence,
+} from './revoked-peers.ts'
 import { checkHome, isMissing, readStrictly } from './strict-modes.ts'
 import {
   formatTrustedPeer,
@@ -47,10 +56,17 @@ interface TrustStoreEvents {
   change: [change: TrustChange]
 }
 
-/** What the file said, or why nothing of it is in force. */
+/** Who was revoked now, or had been before. */
+export interface Revoked extends Revocation {
+  /** Its line stays in `trusted_peers`, refused: it keeps another of the same name out of force. */
+  readonly lineStays: boolean
+}
+
+/** What the files said, or why nothing of it is in force. */
 interface Table {
   byId: ReadonlyMap<string, TrustedPeer>
   byName: ReadonlyMap<string, TrustedPeer>
+  revoked: ReadonlyMap<string, Revocation>
   problems: readonly Problem[]
   refused?: FarportError
 }
@@ -133,6 +149,11 @@ export class TrustStore extends EventEmitter<TrustStoreEvents> implements AsyncD
     return [...this.#table.byId.values()]
   }
 
+  /** Whom `revoke` keeps out, in the order in which it happened. */
+  revoked(): Revocation[] {
+    return [...this.#table.revoked.values()]
+  }
+
   /** What is not in force. */
   problems(): readonly Problem[] {
     return this.#table.problems
@@ -140,22 +161,66 @@ export class TrustStore extends EventEmitter<TrustStoreEvents> implements AsyncD
 
   /**
    * Writes a line for the peer, in force when this resolves.
-   * @throws FarportError ERR_USAGE when no such line can be, ERR_HOME when the file can't be written
+   * @throws FarportError ERR_USAGE when no such line can be, ERR_HOME when the file can't be written, ERR_NOT_TRUSTED when
+   * the peer has been revoked
    */
   async add(peer: TrustedPeer): Promise<void> {
-    await this.#inTurn(() => appendPeer(this.#home, peer))
+    await this.#inTurn(async () => {
+      await refuseRevoked(this.#home, peer)
+      await appendPeer(this.#home, peer)
+    })
     await this.refresh()
   }
 
   /**
    * Writes the line of a peer that has paired, by a free name, or in the place of the line it has: see append-peer.ts. In
    * force when this resolves, with the line as it was written.
-   * @throws FarportError ERR_USAGE when no such line can be, ERR_HOME when the file can't be written
+   * @throws FarportError ERR_USAGE when no such line can be, ERR_HOME when the file can't be written, ERR_NOT_TRUSTED when
+   * the peer has been revoked
    */
   async record(peer: TrustedPeer): Promise<TrustedPeer> {
-    const written = await this.#inTurn(() => recordPeer(this.#home, peer, this.#clock()))
+    const written = await this.#inTurn(async () => {
+      await refuseRevoked(this.#home, peer)
+      return await recordPeer(this.#home, peer, this.#clock())
+    })
     await this.refresh()
     return written
+  }
+
+  /**
+   * Takes trust back for good from peers named by their name in `trusted_peers` or by their PeerID: they are written into
+   * `revoked_peers`, then their lines are deleted. In this order, so that whatever happens in between, nobody of them is
+   * trusted any more; to revoke again finishes it. All are cut off, or, when one name is unknown, none.
+   * @throws FarportError ERR_NOT_TRUSTED when no line has the name, ERR_USAGE when its line has no PeerID, ERR_HOME
+   */
+  async revoke(namesOrPeerIds: readonly string[]): Promise<Revoked[]> {
+    try {
+      return await this.#inTurn(async () => {
+        const peers = new Map<string, Revocation>()
+        const { revoked } = await readRevokedPeers(this.#home)
+        const revokedAt = `${new Date(this.#clock()).toISOString().slice(0, 19)}Z`
+        for (const word of namesOrPeerIds) {
+          const named = await findPeer(this.#home, word)
+          if (named === undefined && peerIdProblem(word) !== undefined)
+            throw new FarportError(
+              'ERR_NOT_TRUSTED',
+              `no peer is called ${printable(word)}: see  farport peers  for those in trusted_peers`,
+            )
+          const peer = named ?? { peerId: word }
+          peers.set(peer.peerId, revoked.get(peer.peerId) ?? { ...peer, revokedAt })
+        }
+        const all = [...peers.values()]
+        await rememberRevoked(
+          this.#home,
+          all.filter(({ peerId }) => !revoked.has(peerId)),
+        )
+        const removed = await removePeers(this.#home, [...peers.keys()])
+        return all.map((peer) => ({ ...peer, lineStays: !removed.includes(peer.peerId) }))
+      })
+    } finally {
+      // Also when the second file could not be written: the first cuts them off.
+      await this.refresh()
+    }
   }
 
   /** Puts the file in force as it is now, without waiting for the watcher. */
@@ -176,7 +241,7 @@ export class TrustStore extends EventEmitter<TrustStoreEvents> implements AsyncD
     try {
       // The directory, not the file: editors put a new file in its place.
       return watch(this.#home, { persistent: false }, (_event, name) => {
-        if (name === null || name === TRUSTED_PEERS) this.#wake.abort()
+        if (name === null || name === TRUSTED_PEERS || name === REVOKED_PEERS) this.#wake.abort()
       }).on('error', pollOnly)
     } catch (error) {
       pollOnly(error)
@@ -254,24 +319,53 @@ export class TrustStore extends EventEmitter<TrustStoreEvents> implements AsyncD
 
   #report({ refused, problems }: Table): void {
     if (refused !== undefined) this.#log.error({ problem: refused.message }, 'nobody is trusted')
-    else for (const problem of problems) this.#log.warn(problem, 'a line of trusted_peers is refused')
+    else for (const problem of problems) this.#log.warn(problem, 'a line is refused')
   }
 }
 
 async function readTable(home: string): Promise<Table> {
   try {
     await checkHome(home)
-    const text = await readStrictly(join(home, TRUSTED_PEERS), MAX_FILE, 'writable by others')
-    return tableOf(parseTrustedPeers(text.toString('utf8')))
+    // In this order: a peer that is revoked meanwhile is refused, and never seen as its line was without its revocation.
+    const text = await readTrustedPeers(home)
+    const { revoked, problems } = await readRevokedPeers(home)
+    const trusted = parseTrustedPeers(text, (peerId) => {
+      const revocation = revoked.get(peerId)
+      return revocation && revokedSentence(revocation)
+    })
+    return tableOf(trusted.peers, [...trusted.problems, ...problems], revoked)
   } catch (error) {
-    if (isMissing(error)) return tableOf({ peers: [], problems: [] })
+    if (isMissing(error)) return tableOf([], [])
     if (!(error instanceof FarportError)) throw error
-    return { ...tableOf({ peers: [], problems: [{ line: 0, sentence: error.message }] }), refused: error }
+    return { ...tableOf([], [{ line: 0, sentence: error.message }]), refused: error }
   }
 }
 
-function tableOf({ peers, problems }: ReturnType<typeof parseTrustedPeers>): Table {
+async function readTrustedPeers(home: string): Promise<string> {
+  try {
+    return (await readStrictly(join(home, TRUSTED_PEERS), MAX_FILE, 'writable by others')).toString('utf8')
+  } catch (error) {
+    if (isMissing(error)) return ''
+    throw error
+  }
+}
+
+/**
+ * A pairing does not undo a revocation. An invite is meant for a person, and whoever has a stolen machine's key may come by
+ * its code; that the key is back in the right hands is for the owner to say, by deleting the line.
+ */
+async function refuseRevoked(home: string, { peerId }: TrustedPeer): Promise<void> {
+  const revocation = (await readRevokedPeers(home)).revoked.get(peerId)
+  if (revocation !== undefined) throw new FarportError('ERR_NOT_TRUSTED', revokedSentence(revocation))
+}
+
+function tableOf(
+  peers: readonly TrustedPeer[],
+  problems: readonly Problem[],
+  revoked: ReadonlyMap<string, Revocation> = new Map(),
+): Table {
   return {
+    revoked,
     byId: new Map(peers.map((peer) => [peer.peerId, peer])),
     byName: new Map(peers.map((peer) => [peer.name, peer])),
     problems,
@@ -281,17 +375,11 @@ function tableOf({ peers, problems }: ReturnType<typeof parseTrustedPeers>): Tab
 /** All that tells one state of the file from another without reading it: contents, modes, which file it is. */
 async function lookAt(home: string): Promise<string> {
   const directory = await look(home, (s) => [s.mode, s.uid])
-  const file = await look(join(home, TRUSTED_PEERS), (s) => [
-    s.mode,
-    s.uid,
-    s.dev,
-    s.ino,
-    s.size,
-    s.mtimeNs,
-    s.ctimeNs,
-  ])
-  return `${directory} ${file}`
+  const files = await Promise.all([TRUSTED_PEERS, REVOKED_PEERS].map((file) => look(join(home, file), all)))
+  return `${directory} ${files.join(' ')}`
 }
+
+const all = (s: BigIntStats) => [s.mode, s.uid, s.dev, s.ino, s.size, s.mtimeNs, s.ctimeNs]
 
 async function look(path: string, of: (stats: BigIntStats) => bigint[]): Promise<string> {
   try {

@@ -49,8 +49,14 @@ const DEFAULT_MAY: readonly Right[] = withImplied(['use', 'configure', 'lines'])
 /** Expiries stay within four-digit years: what is beyond can't be written as a date. */
 const MAX_EXPIRES = Date.UTC(9999, 11, 31) + 24 * 60 * 60 * 1000
 
-/** Reads the file's text. Never throws: whatever is wrong with a line is a problem, and that line grants nothing. */
-export function parseTrustedPeers(text: string): { peers: TrustedPeer[]; problems: Problem[] } {
+/**
+ * Reads the file's text. Never throws: whatever is wrong with a line is a problem, and that line grants nothing.
+ * `whyRefused` has the last word on a PeerID, with a sentence for the problem.
+ */
+export function parseTrustedPeers(
+  text: string,
+  whyRefused: (peerId: string) => string | undefined = () => undefined,
+): { peers: TrustedPeer[]; problems: Problem[] } {
   const peers: TrustedPeer[] = []
   const problems: Problem[] = []
   if (text.length > MAX_FILE)
@@ -70,6 +76,8 @@ export function parseTrustedPeers(text: string): { peers: TrustedPeer[]; problem
       if (line > MAX_LINES)
         throw new Refusal(`the file has more than ${MAX_LINES} lines; from here on none is in force`)
       const peer = parseLine(raw.replace(/\r$/, ''), line, owners)
+      const refused = peer === undefined ? undefined : whyRefused(peer.peerId)
+      if (refused !== undefined) throw new Refusal(refused)
       if (peer !== undefined) peers.push(peer)
     } catch (error) {
       if (!(error instanceof Refusal)) throw error
@@ -203,7 +211,8 @@ function parseExpires(text: string): number {
   throw new Refusal(`${shown(text)} is not a time farport can use`)
 }
 
-function formatExpires(expires: number): string {
+/** As it is written in a line. */
+export function formatExpires(expires: number): string {
   const iso = new Date(expires).toISOString()
   if (!iso.endsWith('T00:00:00.000Z')) return iso
   return new Date(expires - 24 * 60 * 60 * 1000).toISOString().slice(0, 10)

@@ -76,6 +76,19 @@ test('a refusal is one line with peer and address; knocking again adds none', ()
   )
 })
 
+test('whoever keeps account is told each refusal, also those the log leaves out, and nothing else', () => {
+  const told: string[][] = []
+  const gater = gaterOf({
+    admits: (id) => id === peer(1).toString(),
+    onRefused: (...refusal) => void told.push(refusal),
+  })
+  const denied = ask(gater, 'denyInboundEncryptedConnection')
+  denied(peer(1), connection())
+  for (let i = 0; i < 2; i++) denied(peer(2), connection('192.0.2.7'))
+  const refusal = [peer(2).toString(), '/ip4/192.0.2.7/tcp/4001', 'it is not in trusted_peers']
+  assert.deepEqual(told, [refusal, refusal])
+})
+
 test('an admitted peer gets so many connections and no more', () => {
   let connections = 0
   const { log, lines } = recorder()

@@ -138,9 +138,9 @@ for (const { name, peer: changed, before, after } of records)
 
 test('recorded: bytes of no meaning, a byte order mark, mode, owner and link stay', async (t) => {
   const odd = Buffer.concat([
-    Buffer.from('\uFEFF# caf'),
+    Buffer.from(`\uFEFFanna ${ANNA} # né\n# caf`),
     Buffer.of(0xe9, 0x0a),
-    Buffer.from(`anna ${ANNA} # né\n\n`),
+    Buffer.from(`${WALL}\n\n`),
   ])
   const elsewhere = await homeWith(t, odd)
   const { home, path } = await homeWith(t)
@@ -163,6 +163,15 @@ test('recorded: a narrower grant is told to who has ports open', async (t) => {
   store.on('change', (change) => changes.push(change))
   await store.record(peer)
   assert.deepEqual(changes, [{ added: [], removed: [], narrowed: [ANNA] }])
+})
+
+test('added twice is refused, recorded twice is not', async (t) => {
+  const { home, path } = await homeWith(t, `${LINE}\n`)
+  const store = await storeOf(t, home)
+  await assert.rejects(store.add({ ...peer, name: 'bench' }), { code: 'ERR_USAGE' })
+  await assert.rejects(store.add(peer), { code: 'ERR_USAGE' })
+  await store.record(peer)
+  assert.equal(await readFile(path, 'utf8'), `${LINE}\n`)
 })
 
 test('recorded: many at once by one name are all there, each by its own', async (t) => {
@@ -244,7 +253,8 @@ test('both ends write their lines, and neither file is anything but its lines', 
 /** Nobody is trusted, nothing is left behind, and both sides are told. */
 async function assertRefusedWhole(t: TestContext, home: string, sentence: RegExp): Promise<void> {
   const path = join(home, 'trusted_peers')
-  const { invites, said } = inviterOf(t, await storeOf(t, home))
+  await using store = await openTrustStore(home, { log: createLog('silent') })
+  const { invites, said } = inviterOf(t, store)
   using pair = new CarrierPair()
   const [, joined] = await Promise.allSettled([
     serveInvite(pair.b, { self: WORKSHOP, joiner: ANNA, invites, signal: never }),
@@ -266,8 +276,10 @@ async function smallDisk(t: TestContext): Promise<string> {
   const home = await mkdtemp(join(tmpdir(), 'farport-disk-'))
   const mounted = spawnSync('/bin/mount', ['-t', 'tmpfs', '-o', 'size=16k,mode=700', 'tmpfs', home])
   t.after(async () => {
-    spawnSync('/bin/umount', [home])
-    await rm(home, { recursive: true, force: true })
+    // Lazily: a last look at the file may still be under way.
+    const { status, stderr } = spawnSync('/bin/umount', ['-l', home])
+    assert.equal(status, 0, String(stderr))
+    await rm(home, { recursive: true })
   })
   assert.equal(mounted.status, 0, String(mounted.stderr))
   await writeFile(join(home, 'trusted_peers'), `${WALL}\n`, { mode: 0o600 })
@@ -287,6 +299,16 @@ test('a read-only disk', { skip: cannotMount }, async (t) => {
   const home = await smallDisk(t)
   assert.equal(spawnSync('/bin/mount', ['-o', 'remount,ro', home]).status, 0)
   await assertRefusedWhole(t, home, /trusted_peers can't be written \(EROFS\)/)
+})
+
+test('a home that we may not write into', { skip: root && 'root may write everywhere' }, async (t) => {
+  const { home } = await homeWith(t, `${WALL}\n`)
+  await chmod(home, 0o500)
+  try {
+    await assertRefusedWhole(t, home, /trusted_peers can't be written \(EACCES\)/)
+  } finally {
+    await chmod(home, 0o700)
+  }
 })
 
 test('a home that is not there any more', async (t) => {

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
-import type { Duplex } from 'node:stream'
+import { type Duplex, duplexPair } from 'node:stream'
 import { type TestContext, test } from 'node:test'
 import { setImmediate as turn } from 'node:timers/promises'
 import fc from 'fast-check'
@@ -93,6 +93,10 @@ function instead(pair: CarrierPair, index: number, act: () => void): void {
   }
 }
 
+function timersRunning(): number {
+  return process.getActiveResourcesInfo().filter((resource) => resource === 'Timeout').length
+}
+
 /** As many turns of the event loop as anything in memory takes. */
 async function settle(): Promise<void> {
   for (let i = 0; i < 50; i++) await turn()
@@ -107,8 +111,9 @@ async function read(stream: Duplex): Promise<Buffer> {
 test('the right code: both have a line, and both hang up', async () => {
   using workshop = new Workshop()
   using pair = new CarrierPair()
-  const secret = Buffer.from(SECRET)
-  const [, joined] = await Promise.all([serve(workshop, pair.b), join(pair.a, { secret })])
+  const timers = timersRunning()
+  const [, joined] = await Promise.all([serve(workshop, pair.b), join(pair.a)])
+  assert.equal(timersRunning(), timers)
   const { ports, may, expires, name, addrs } = WORKSHOP_TERMS
   assert.deepEqual(joined, {
     peer: { name, peerId: WORKSHOP, ports: [], may: [], addrs },
@@ -291,6 +296,20 @@ test('whatever comes, the joiner trusts nobody and says so in one way', async ()
   )
 })
 
+test('another PeerID from the same address is too soon there', async () => {
+  using workshop = new Workshop()
+  for (const joiner of [ANNA, MALLORY]) {
+    using pair = new CarrierPair()
+    pair.a.end(HELLO)
+    const options = { self: WORKSHOP, joiner, invites: workshop.invites, address: '192.0.2.7', signal: never }
+    await Promise.all([serveInvite(pair.b, options), read(pair.a)])
+  }
+  assert.deepEqual(workshop.told, [
+    ['failed', 'closed', 2],
+    ['refused', 'too-often', { peerId: MALLORY, address: '192.0.2.7' }],
+  ])
+})
+
 test('one identity at both ends does not pair with itself, and pays nothing', async () => {
   using workshop = new Workshop()
   using pair = new CarrierPair()
@@ -347,10 +366,9 @@ test('the signal ends either side at once, whatever it waits for', async () => {
 
 test('who is stopped before the start says nothing', async () => {
   using pair = new CarrierPair()
-  pair.b.end()
-  const said = read(pair.b).catch(() => Buffer.alloc(0))
+  instead(pair, 0, () => assert.fail('a try was paid'))
   await assert.rejects(join(pair.a, { signal: AbortSignal.abort(new Error('enough')) }), /enough/)
-  assert.equal((await said).length, 0)
+  assert.equal(pair.a.destroyed, true)
 })
 
 test('a joiner that has proven itself is recorded, though the inviter is stopped while writing', async () => {
@@ -448,4 +466,15 @@ test('what is said on the inviter’s screen', () => {
     ],
   ]
   for (const [news, sentence] of said) assert.equal(inviteSentence(news), sentence)
+})
+
+test('a stream that breaks before anything is read of it breaks nothing else', async () => {
+  using workshop = new Workshop()
+  const [near, far] = duplexPair()
+  const ends = Promise.allSettled([serve(workshop, near), join(far)])
+  // Nobody but the two listens for their errors.
+  for (const end of [near, far]) end.destroy(new Error('reset'))
+  const [served, joined] = await ends
+  assert.equal(served.status, 'fulfilled')
+  assertRefused(joined, /the connection was lost/)
 })
