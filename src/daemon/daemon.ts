@@ -74,6 +74,19 @@ export interface Daemon extends AsyncDisposable {
 export async function startDaemon(config: Config, { log, signal, report }: DaemonOptions): Promise<Daemon> {
   await using stack = new AsyncDisposableStack()
   const identity = await loadIdentity(config.home, { create: true })
+  // First, because it is also what keeps a second farport with the same key from starting.
+  const inviting = Promise.withResolvers<Daemon['invite']>()
+  if (config.listen.length > 0)
+    stack.use(
+      await listenControl(
+        config.home,
+        {
+          invite: async (params, { emit, signal: until }) =>
+            await (await inviting.promise)(parse(inviteSchema, params, 'invite'), emit, until),
+        },
+        { log },
+      ),
+    )
   const trust = stack.use(await openTrustStore(config.home, { log }))
   const names = new PeerNames(trust)
   const shares = config.shares.length > 0
@@ -168,17 +181,7 @@ export async function startDaemon(config: Config, { log, signal, report }: Daemo
     const ports = request.ports.length > 0 ? request.ports : config.shares.map(({ name }) => name)
     return strangers.invite({ ...request, ports }, tell, until)
   }
-  if (config.listen.length > 0)
-    stack.use(
-      await listenControl(
-        config.home,
-        {
-          invite: (params, { emit, signal: until }) =>
-            invite(parse(inviteSchema, params, 'invite'), emit, until),
-        },
-        { log },
-      ),
-    )
+  inviting.resolve(invite)
 
   const parts = stack.move()
   return {

@@ -50,6 +50,8 @@ const STRANGER_MS = 20_000
 const MAX_STRANGERS = 16
 /** How long a code is looked for on the LAN. */
 const FIND_MS = 15_000
+/** How much longer, once one who has those three digits has refused: most likely it was mistyped. */
+const FIND_ANOTHER_MS = 2_000
 
 interface PairingOptions {
   overlay: Overlay
@@ -195,35 +197,65 @@ export class Pairing implements Disposable {
     const terms: Terms = { name: this.#name, ports: [], may: [], addrs: [] }
     if (describesTicketOrCode(text) === 'ticket') {
       const { peerId, addresses, inviteId, secret } = decodeTicket(text, Date.now())
-      return await this.#joinAt({ peerId, addresses }, { inviteId, secret, terms, expected: peerId }, signal)
+      try {
+        return await this.#joinAt(
+          { peerId, addresses },
+          { inviteId, secret, terms, expected: peerId },
+          signal,
+        )
+      } finally {
+        secret.fill(0)
+      }
     }
     const { nameplate, secret } = parseCode(text)
     const invite = { inviteId: inviteIdOf(nameplate), secret, terms }
-    if (at !== undefined) return await this.#joinAt(peerOf(at), invite, signal)
-    const bounded = AbortSignal.any([signal, AbortSignal.timeout(FIND_MS)])
-    // Several may have the same three digits: the words tell, and a wrong one costs it a try and nothing else.
-    let refused: unknown
-    for await (const found of findOnLan(nameplate, { signal: bounded, log: this.#log })) {
-      if (found.peerId === this.#overlay.peerId) continue
-      try {
-        return await this.#joinAt(found, invite, signal)
-      } catch (error) {
-        refused = error
-      }
+    try {
+      if (at !== undefined) return await this.#joinAt(peerOf(at), invite, signal)
+      return await this.#joinOnLan(nameplate, invite, signal)
+    } finally {
+      secret.fill(0)
     }
-    throw (
-      refused ??
-      new FarportError(
-        'ERR_PEER_UNREACHABLE',
-        `nobody on this network has an open invite ${nameplate}-…: is it still open, and are both machines on one LAN? A ticket works everywhere`,
-      )
-    )
   }
 
   [Symbol.dispose](): void {
     this.#overlay.off('connect', this.#onConnect)
     for (const timer of this.#strangers.values()) clearTimeout(timer)
     this.#invites[Symbol.dispose]()
+  }
+
+  /** Several may have the same three digits: the words tell, and a wrong try costs an invite one of three. */
+  async #joinOnLan(
+    nameplate: string,
+    invite: { inviteId: Uint8Array; secret: Uint8Array; terms: Terms },
+    signal: AbortSignal,
+  ): Promise<Joined> {
+    const enough = new AbortController()
+    const bounded = AbortSignal.any([signal, enough.signal, AbortSignal.timeout(FIND_MS)])
+    const refusals = new Map<string, unknown>()
+    let unreachable: unknown
+    for await (const found of findOnLan(nameplate, { signal: bounded, log: this.#log })) {
+      // A peer is found again with further addresses; one that has said no is not asked twice.
+      if (found.peerId === this.#overlay.peerId || refusals.has(found.peerId)) continue
+      try {
+        return await this.#joinAt(found, invite, signal)
+      } catch (error) {
+        if (error instanceof FarportError && error.code === 'ERR_PEER_UNREACHABLE') unreachable = error
+        else {
+          refusals.set(found.peerId, error)
+          setTimeout(() => enough.abort(), FIND_ANOTHER_MS).unref()
+        }
+      }
+    }
+    signal.throwIfAborted()
+    const [refused] = refusals.values()
+    throw (
+      refused ??
+      unreachable ??
+      new FarportError(
+        'ERR_PEER_UNREACHABLE',
+        `nobody on this network has an open invite ${nameplate}-…: is it still open, and are both machines on one LAN? A ticket works everywhere`,
+      )
+    )
   }
 
   async #joinAt(
