@@ -70,7 +70,14 @@ export const demoCommand = new Command('demo')
       await client.event('ready')
       output.event(
         'client',
-        { pid: client.pid, pty, ...path },
+        {
+          pid: client.pid,
+          pty,
+          path: path.kind,
+          address: path.address,
+          encryption: path.encryption,
+          muxer: path.muxer,
+        },
         [
           `client  has it as ${pty}`,
           `path    ${path.kind}, ${path.address}`,

@@ -29,6 +29,9 @@ export async function run(flags: CommonFlags, body: (context: Context) => Promis
     interrupted = signal
     stop.abort()
   }
+  // `farport demo | head`: whoever read has gone, so it is time to end, and to end what was started.
+  const onOutputGone = () => stop.abort()
+  process.stdout.on('error', onOutputGone)
   const signals: NodeJS.Signals[] = ['SIGINT', 'SIGTERM', 'SIGHUP']
   for (const signal of signals) process.on(signal, onSignal)
   try {
@@ -37,7 +40,7 @@ export async function run(flags: CommonFlags, body: (context: Context) => Promis
     // SIGTERM is how a service is told to end; only a person's Ctrl-C counts as interrupted.
     process.exitCode = interrupted === 'SIGINT' ? EXIT.interrupted : EXIT.ok
   } catch (error) {
-    if (interrupted === undefined) {
+    if (interrupted === undefined && !stop.signal.aborted) {
       output.error(error)
       process.exitCode = exitCodeOf(error)
     } else process.exitCode = interrupted === 'SIGINT' ? EXIT.interrupted : EXIT.ok
