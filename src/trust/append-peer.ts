@@ -8,7 +8,9 @@ import { peerIdProblem } from './peer-id.ts'
 import { checkHome, isMissing, readStrictly } from './strict-modes.ts'
 import {
   formatTrustedPeer,
+  keysOf,
   MAX_FILE,
+  nextIn,
   type Problem,
   parseTrustedPeers,
   TRUSTED_PEERS,
@@ -38,7 +40,7 @@ export async function appendPeer(home: string, peer: TrustedPeer): Promise<void>
  * - The new grant counts as a whole, narrower or wider, and so does its expiry: a person has just decided on it. One that
  *   says nothing at all belongs to a pairing in the other direction, and leaves what the peer may do as it was.
  * - The new addresses count, unless there are none.
- * - The name and the comment stay. They are the owner's own, and links go by the name.
+ * - The name, the comment, and the key that the peer has announced stay. They are the owner's own, and links go by the name.
  *
  * `now` is in milliseconds since 1970: what has expired is not kept. `TrustStore.record` is safe against others at the
  * same moment, within a process.
@@ -55,9 +57,68 @@ export async function recordPeer(home: string, peer: TrustedPeer, now: number): 
   return await writeLine(file, index, { ...peer, name })
 }
 
-/** Whose line bears this name, or has this PeerID: in force or refused. Undefined when none does. */
+/** What came of a key that a peer has announced in the place of its own. */
+export type Announced =
+  /** Its line has it now; `before` is another that it had announced and not used. */
+  | { readonly answer: 'noted'; readonly before?: string }
+  /** Its line had it already. */
+  | { readonly answer: 'known' }
+  /** It has no line in force by that key. */
+  | { readonly answer: 'untrusted' }
+  /** Another line is for that key, in force or refused. */
+  | { readonly answer: 'taken' }
+
+/**
+ * Notes `next` in the line of a peer, in the place of one it announced before: from then on the line is for both keys.
+ * `now` is in milliseconds since 1970. The rest is as for `recordPeer`.
+ * @throws FarportError ERR_USAGE when the line has no room for it, ERR_HOME
+ */
+export async function announceKey(
+  home: string,
+  peerId: string,
+  next: string,
+  now: number,
+): Promise<Announced> {
+  const file = await readLines(home)
+  const peer = peersIn(file).peers.find((one) => one.peerId === peerId)
+  if (peer === undefined || hasExpired(peer, now)) return { answer: 'untrusted' }
+  if (peer.next === next) return { answer: 'known' }
+  if (file.lines.some((line) => keysIn(line).includes(next))) return { answer: 'taken' }
+  const index = file.lines.findIndex((line) => fieldsOf(line)[1] === peerId)
+  await writeLine(file, index, { ...peer, next })
+  return { answer: 'noted', ...(peer.next !== undefined && { before: peer.next }) }
+}
+
+/**
+ * Gives a peer's line over to the key that it has announced, and answers with the PeerID that had it before; undefined when
+ * no line in force has announced that key. The name, the options and the comment stay, and where the peer is another's
+ * relay, that one's address follows.
+ * @throws FarportError ERR_USAGE, ERR_HOME
+ */
+export async function promoteKey(home: string, next: string): Promise<string | undefined> {
+  const file = await readLines(home)
+  const peer = peersIn(file).peers.find((one) => one.next === next)
+  if (peer === undefined) return undefined
+  const { next: _, peerId: before, ...rest } = peer
+  const index = file.lines.findIndex((line) => fieldsOf(line)[1] === before)
+  const lines = file.lines.map((line) => {
+    const end = line.length - commentOf(line).length
+    return end <= 0 ? line : line.slice(0, end).replaceAll(asRelay(before), asRelay(next)) + line.slice(end)
+  })
+  const addrs = rest.addrs.map((addr) => addr.replace(new RegExp(`/p2p/${before}$`), ''))
+  await writeLine({ ...file, lines }, index, { ...rest, addrs, peerId: next })
+  return before
+}
+
+function asRelay(peerId: string): string {
+  return `/p2p/${peerId}/p2p-circuit`
+}
+
+/** Whose line bears this name, or is for this PeerID: in force or refused. Undefined when none is. */
 interface Named {
   readonly peerId: string
+  /** PeerIDs that the line announces; one, unless it is refused. */
+  readonly next: readonly string[]
   /** Unless the line has none that could be in force. */
   readonly name?: string
 }
@@ -66,8 +127,12 @@ interface Named {
 export async function findPeer(home: string, nameOrPeerId: string): Promise<Named | undefined> {
   const { lines } = await readLines(home)
   // What is a PeerID is never looked for among the names: a refused line may have it for one, before another PeerID.
-  const field = peerIdProblem(nameOrPeerId) === undefined ? 1 : 0
-  const index = lines.findIndex((line) => fieldsOf(line)[field] === nameOrPeerId)
+  const isPeerId = peerIdProblem(nameOrPeerId) === undefined
+  const index = lines.findIndex((line) =>
+    isPeerId
+      ? peerIdProblem(fieldsOf(line)[1] ?? '') === undefined && keysIn(line).includes(nameOrPeerId)
+      : fieldsOf(line)[0] === nameOrPeerId,
+  )
   if (index === -1) return undefined
   const peerId = fieldsOf(lines[index] ?? '')[1] ?? ''
   if (peerIdProblem(peerId) !== undefined)
@@ -76,7 +141,8 @@ export async function findPeer(home: string, nameOrPeerId: string): Promise<Name
       `line ${index + 1} of trusted_peers has no PeerID: it lets nobody in, and can be deleted`,
     )
   const name = ownName(lines, index)
-  return { peerId, ...(name !== undefined && { name }) }
+  const [, ...next] = keysIn(lines[index] ?? '')
+  return { peerId, next, ...(name !== undefined && { name }) }
 }
 
 /**
@@ -91,7 +157,7 @@ export async function removePeers(home: string, peerIds: readonly string[]): Pro
   const removed: string[] = []
   for (const peerId of peerIds) {
     const after = { ...file, lines: file.lines.filter((line) => fieldsOf(line)[1] !== peerId) }
-    const known = new Set([...peersIn(file).peers.map((peer) => peer.peerId), ...peerIds])
+    const known = new Set([...peersIn(file).peers.flatMap(keysOf), ...peerIds])
     if (peersIn(after).peers.some((peer) => !known.has(peer.peerId))) continue
     removed.push(peerId)
     if (after.lines.length < file.lines.length) file = after
@@ -165,6 +231,16 @@ function fieldsOf(line: string): string[] {
   return comment === -1 ? fields : fields.slice(0, comment)
 }
 
+/** The PeerID a line is for, as it is written, and those it announces, also when it is refused. */
+function keysIn(line: string): string[] {
+  const [, peerId = '', ...options] = fieldsOf(line)
+  const announced = options.map((option) => nextIn(option))
+  return [
+    peerId,
+    ...announced.filter((next) => next !== undefined && peerIdProblem(next) === undefined),
+  ] as string[]
+}
+
 /** With the space before it and the CR behind it, where there is one. */
 function commentOf(line: string): string {
   const at = line.search(/(?:^|[ \t])#/)
@@ -191,8 +267,10 @@ function renewed(old: TrustedPeer, peer: TrustedPeer, now: number): TrustedPeer 
   const { ports, may, expires } = peer
   const saysNothing = ports.length === 0 && may.length === 0 && expires === undefined
   const addrs = peer.addrs.length > 0 ? peer.addrs : old.addrs
-  const { name } = old
-  return saysNothing && !hasExpired(old, now) ? { ...old, addrs } : { ...peer, name, addrs }
+  const { name, next } = old
+  return saysNothing && !hasExpired(old, now)
+    ? { ...old, addrs }
+    : { ...peer, name, addrs, ...(next !== undefined && { next }) }
 }
 
 function refusal(problem: Problem | undefined): FarportError {

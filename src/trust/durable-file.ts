@@ -1,7 +1,10 @@
 /** Files that are there whole or not at all, whatever happens in between: written aside, synced, then given their name. */
 import { randomBytes } from 'node:crypto'
-import { chmod, chown, link, open, rename, rm, stat } from 'node:fs/promises'
-import { dirname } from 'node:path'
+import { chmod, chown, link, lstat, open, readdir, rename, rm, stat } from 'node:fs/promises'
+import { basename, dirname, join } from 'node:path'
+
+/** What was written aside has its name within a second; an hour leaves room for a machine that slept meanwhile. */
+const ABANDONED_MS = 60 * 60 * 1000
 
 /**
  * Creates `path` with mode 0600 unless it exists; answers whether it did. Of several processes at once exactly one
@@ -40,6 +43,8 @@ export async function replaceFile(path: string, content: string | Uint8Array): P
 
 /** In the same directory, since neither link nor rename crosses file systems. */
 async function writeAside(path: string, content: string | Uint8Array): Promise<string> {
+  // First, since a full disk may be full of these.
+  await sweep(dirname(path), basename(path))
   const aside = `${path}.${randomBytes(6).toString('hex')}.tmp`
   const file = await open(aside, 'wx', 0o600)
   try {
@@ -64,4 +69,28 @@ async function syncDirectory(path: string): Promise<void> {
   } finally {
     await directory.close()
   }
+}
+
+/**
+ * Removes what writers that were killed have left aside: of the file of this name, or of another that is there, such as
+ * a private key that never got its name. Another process may be writing at this moment, so only what is long abandoned
+ * goes; should its writer wake up after all, it fails and its file stays as it was.
+ */
+async function sweep(directory: string, name: string): Promise<void> {
+  // Nobody's write fails because of what others have left.
+  const names = await readdir(directory).catch((): string[] => [])
+  for (const aside of names) {
+    const [, of = ''] = /^(.+)\.[0-9a-f]{12}\.tmp$/.exec(aside) ?? []
+    if (of !== name && !names.includes(of)) continue
+    const path = join(directory, aside)
+    const stats = await lstat(path).catch(() => undefined)
+    if (stats === undefined || !stats.isFile() || !isOurs(stats.uid)) continue
+    if (Date.now() - stats.mtimeMs > ABANDONED_MS) await rm(path, { force: true }).catch(() => {})
+  }
+}
+
+/** Windows has no owners in this sense. */
+function isOurs(uid: number): boolean {
+  const us = process.geteuid?.()
+  return us === undefined || uid === us
 }

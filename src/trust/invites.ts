@@ -67,7 +67,7 @@ export type InviteEnd = 'used' | 'expired' | 'burnt' | 'cancelled' | 'shut'
 /** What a person at the screen, or the log, should know. Ids are in hexadecimal. */
 interface InvitesEvents {
   /** A try failed; so many are left. */
-  failed: [id: string, reason: PairingFailure, triesLeft: number]
+  failed: [id: string, reason: PairingFailure, triesLeft: number, source: Source]
   /** A try was not even let begin. */
   refused: [id: string, reason: PairingFailure, source: Source]
   paired: [id: string, peer: TrustedPeer]
@@ -84,6 +84,8 @@ interface InvitesOptions {
    * answers with the line as written.
    */
   record: (peer: TrustedPeer) => Promise<TrustedPeer>
+  /** Whether a peer is revoked, so that its try takes nothing off an invite. `record` has the last word. Default: nobody. */
+  isRevoked?: (peerId: string) => boolean
   /** Milliseconds from a clock that nobody sets. It may stand still while the machine sleeps. */
   clock?: () => number
 }
@@ -102,6 +104,7 @@ interface Invite {
 export class Invites extends EventEmitter<InvitesEvents> implements Disposable {
   readonly #self: string
   readonly #record: InvitesOptions['record']
+  readonly #isRevoked: (peerId: string) => boolean
   readonly #clock: () => number
   readonly #open = new Map<string, Invite>()
   readonly #ended = new Map<string, InviteEnd>()
@@ -110,10 +113,11 @@ export class Invites extends EventEmitter<InvitesEvents> implements Disposable {
   #failures: number[] = []
   #shut = false
 
-  constructor({ self, record, clock = () => performance.now() }: InvitesOptions) {
+  constructor({ self, record, isRevoked = () => false, clock = () => performance.now() }: InvitesOptions) {
     super()
     this.#self = self
     this.#record = record
+    this.#isRevoked = isRevoked
     this.#clock = clock
   }
 
@@ -189,6 +193,7 @@ export class Invites extends EventEmitter<InvitesEvents> implements Disposable {
 
   #begin(id: string, source: Source): Attempt {
     const now = this.#clock()
+    if (this.#isRevoked(source.peerId)) throw new PairingError('revoked')
     if (this.#shut) throw new PairingError('shut')
     if (!this.#sources.admit(source, now)) throw new PairingError('too-often')
     const invite = this.#stillOpen(id, now)
@@ -202,7 +207,7 @@ export class Invites extends EventEmitter<InvitesEvents> implements Disposable {
       terms,
       encodedTerms,
       fail: (reason) => {
-        if (invite.trying === attempt) this.#failed(invite, reason)
+        if (invite.trying === attempt) this.#failed(invite, reason, source)
       },
       commit: async (peer) => {
         const open = this.#stillOpen(id, this.#clock())
@@ -222,12 +227,12 @@ export class Invites extends EventEmitter<InvitesEvents> implements Disposable {
     return undefined
   }
 
-  #failed(invite: Invite, reason: PairingFailure): void {
+  #failed(invite: Invite, reason: PairingFailure, source: Source): void {
     invite.trying = undefined
     const now = this.#clock()
     this.#failures = this.#failures.filter((at) => now - at < FAILURE_WINDOW_MS)
     this.#failures.push(now)
-    this.emit('failed', invite.id, reason, invite.triesLeft)
+    this.emit('failed', invite.id, reason, invite.triesLeft, source)
     if (invite.triesLeft === 0) this.#end(invite, 'burnt')
     if (this.#failures.length < MAX_FAILURES) return
     this.#shut = true

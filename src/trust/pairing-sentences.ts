@@ -61,6 +61,7 @@ export function joinSentence(reason: PairingFailure, sent: number): string {
     case 'busy':
     case 'too-often':
     case 'shut':
+    case 'revoked':
       return NO_SUCH_INVITE
   }
 }
@@ -116,13 +117,16 @@ function refusedTry(reason: PairingFailure): string {
       return 'it tried too often'
     case 'shut':
       return 'pairing is shut after too many wrong tries'
+    case 'revoked':
+      return 'it was revoked: delete its line in revoked_peers to let it in again'
     default:
       return `the pairing failed (${reason})`
   }
 }
 
 function pairedWith({ name, peerId, ports, may, expires }: TrustedPeer): string {
-  const what = ports.length === 0 ? 'none of our ports' : `${ports.join(', ')} (${may.join(', ')})`
+  const none = may.includes('relay') ? 'this machine as its relay' : 'none of our ports'
+  const what = ports.length === 0 ? none : `${ports.join(', ')} (${may.join(', ')})`
   const until = expires === undefined ? '' : ` until ${new Date(expires).toISOString()}`
   return `paired with ${name} (${peerId}): it may use ${what}${until}`
 }

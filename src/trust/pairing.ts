@@ -79,6 +79,7 @@ export type PairingFailure =
   | 'busy'
   | 'too-often'
   | 'shut'
+  | 'revoked'
 
 /** What may be thrown inside a pairing; outside it is an event. */
 export class PairingError extends Error {

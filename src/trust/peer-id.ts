@@ -27,6 +27,13 @@ export function formatPeerId(publicKey: Uint8Array): string {
   return `1${digits}`
 }
 
+/** The raw Ed25519 public key of a PeerID. @throws RangeError for what is no PeerID */
+export function publicKeyOf(peerId: string): Uint8Array {
+  const problem = peerIdProblem(peerId)
+  if (problem !== undefined) throw new RangeError(`${peerId} ${problem}`)
+  return bytesOf(peerId).subarray(PREFIX.length)
+}
+
 /**
  * Why `text`, as a person typed or pasted it, is not a PeerID: the end of a sentence that begins with what was typed.
  * `undefined` when it is one.
@@ -50,8 +57,12 @@ export function peerIdProblem(text: string): string | undefined {
 }
 
 function decodes(text: string): boolean {
+  const bytes = bytesOf(text)
+  return bytes.length === PEER_ID_BYTES && bytes.subarray(0, PREFIX.length).equals(PREFIX)
+}
+
+function bytesOf(text: string): Buffer {
   let value = 0n
   for (const c of text) value = value * 58n + BigInt(ALPHABET.indexOf(c))
-  const hex = value.toString(16).padStart(2 * PEER_ID_BYTES, '0')
-  return hex.length === 2 * PEER_ID_BYTES && hex.startsWith(PREFIX.toString('hex'))
+  return Buffer.from(value.toString(16).padStart(2 * PEER_ID_BYTES, '0'), 'hex')
 }

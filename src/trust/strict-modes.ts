@@ -55,7 +55,8 @@ export function isMissing(error: unknown): boolean {
   return (cause as NodeJS.ErrnoException | undefined)?.code === 'ENOENT'
 }
 
-function checkModes(path: string, stats: Stats, forbidden: Forbidden): void {
+/** @throws FarportError ERR_HOME unless the file or directory of these stats is ours, or root's, and closed to others */
+export function checkModes(path: string, stats: Stats, forbidden: Forbidden): void {
   // Windows has neither owners nor modes in this sense: there, the user profile's access list is the guard.
   const us = process.geteuid?.()
   if (us === undefined) return

@@ -25,9 +25,9 @@
  * pairing fails. A hash of that length would promise none of this.
  */
 import { multiaddr } from '@multiformats/multiaddr'
-import { base58, bech32m } from '@scure/base'
+import { bech32m } from '@scure/base'
 import { FarportError } from '../errors.ts'
-import { formatPeerId, peerIdProblem } from './peer-id.ts'
+import { formatPeerId, peerIdProblem, publicKeyOf } from './peer-id.ts'
 
 export interface Ticket {
   /** Who invites. */
@@ -262,13 +262,6 @@ function addressToText(bytes: Uint8Array): string | undefined {
   } catch {
     return undefined
   }
-}
-
-/** The last 32 of a PeerID's bytes. */
-function publicKeyOf(peerId: string): Uint8Array {
-  const problem = peerIdProblem(peerId)
-  if (problem !== undefined) throw new RangeError(`${peerId} ${problem}`)
-  return base58.decode(peerId).slice(-KEY_BYTES)
 }
 
 function whatElse(text: string, plain: string): string {

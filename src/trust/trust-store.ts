@@ -3,15 +3,21 @@
  * closed, as sshd does at each login: while one of the files can't be trusted or read, nobody has any right.
  */
 import { EventEmitter } from 'node:events'
-import { type BigIntStats, type FSWatcher, watch } from 'node:fs'
-import { stat } from 'node:fs/promises'
-import { join } from 'node:path'
+import { type FSWatcher, watch } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { isDeepStrictEqual } from 'node:util'
 import { FarportError } from '../errors.ts'
 import type { Logger } from '../log.ts'
 import { printable } from '../printable.ts'
-import { appendPeer, findPeer, recordPeer, removePeers } from './append-peer.ts'
+import {
+  type Announced,
+  announceKey,
+  appendPeer,
+  findPeer,
+  promoteKey,
+  recordPeer,
+  removePeers,
+} from './append-peer.ts'
 import { hasExpired, isNarrower, type Right, rightsOn } from './grants.ts'
 import { peerIdProblem } from './peer-id.ts'
 import {
@@ -21,15 +27,8 @@ import {
   rememberRevoked,
   revokedSentence,
 } from './revoked-peers.ts'
-import { checkHome, isMissing, readStrictly } from './strict-modes.ts'
-import {
-  formatTrustedPeer,
-  MAX_FILE,
-  type Problem,
-  parseTrustedPeers,
-  TRUSTED_PEERS,
-  type TrustedPeer,
-} from './trusted-peers.ts'
+import { lookAt, readTrustTable, type TrustTable } from './trust-table.ts'
+import { formatTrustedPeer, type Problem, TRUSTED_PEERS, type TrustedPeer } from './trusted-peers.ts'
 
 /**
  * The watcher answers in milliseconds where there is one; the poll is for what it can't see (network file systems, the
@@ -62,14 +61,8 @@ export interface Revoked extends Revocation {
   readonly lineStays: boolean
 }
 
-/** What the files said, or why nothing of it is in force. */
-interface Table {
-  byId: ReadonlyMap<string, TrustedPeer>
-  byName: ReadonlyMap<string, TrustedPeer>
-  revoked: ReadonlyMap<string, Revocation>
-  problems: readonly Problem[]
-  refused?: FarportError
-}
+/** What came of a key that a peer has announced. */
+export type Announcement = Announced | { readonly answer: 'revoked' }
 
 /**
  * Opens the home's trust file; a missing one is empty, and is noticed when it comes.
@@ -79,7 +72,7 @@ export async function openTrustStore(
   home: string,
   { log, clock = Date.now }: { log: Logger; clock?: () => number },
 ): Promise<TrustStore> {
-  const table = await readTable(home)
+  const table = await readTrustTable(home)
   if (table.refused !== undefined) throw table.refused
   return new TrustStore(home, table, log, clock)
 }
@@ -91,7 +84,7 @@ export class TrustStore extends EventEmitter<TrustStoreEvents> implements AsyncD
   readonly #closed = new AbortController()
   readonly #watcher: FSWatcher | undefined
   readonly #watching: Promise<void>
-  #table: Table
+  #table: TrustTable
   /** Who was admitted when we last told. */
   #admitted: ReadonlyMap<string, TrustedPeer>
   /** Ends the pause between two looks. Renewed before each look, so that a hint during one is not lost. */
@@ -105,7 +98,7 @@ export class TrustStore extends EventEmitter<TrustStoreEvents> implements AsyncD
   #lastLook: string | undefined
 
   /** For openTrustStore, which has read the table. */
-  constructor(home: string, table: Table, log: Logger, clock: () => number) {
+  constructor(home: string, table: TrustTable, log: Logger, clock: () => number) {
     super()
     this.#home = home
     this.#log = log
@@ -134,7 +127,7 @@ export class TrustStore extends EventEmitter<TrustStoreEvents> implements AsyncD
     return this.admits(peerId) && (this.byId(peerId)?.may.includes('relay') ?? false)
   }
 
-  /** The peer's line, also when it has expired. */
+  /** The peer's line by either of its keys, also when it has expired. */
   byId(peerId: string): TrustedPeer | undefined {
     return this.#table.byId.get(peerId)
   }
@@ -146,7 +139,7 @@ export class TrustStore extends EventEmitter<TrustStoreEvents> implements AsyncD
 
   /** In the order of the file, expired ones too. */
   peers(): TrustedPeer[] {
-    return [...this.#table.byId.values()]
+    return [...this.#table.byName.values()]
   }
 
   /** Whom `revoke` keeps out, in the order in which it happened. */
@@ -188,6 +181,45 @@ export class TrustStore extends EventEmitter<TrustStoreEvents> implements AsyncD
   }
 
   /**
+   * Notes a key that the peer has announced in the place of its own: see append-peer.ts. In force when this resolves.
+   * @throws FarportError ERR_USAGE when its line has no room, ERR_HOME when the file can't be written
+   */
+  async announce(peerId: string, next: string): Promise<Announcement> {
+    const announced = await this.#inTurn(async (): Promise<Announcement> => {
+      const { revoked } = await readRevokedPeers(this.#home)
+      if (revoked.has(next)) return { answer: 'revoked' }
+      if (revoked.has(peerId)) return { answer: 'untrusted' }
+      return await announceKey(this.#home, peerId, next, this.#clock())
+    })
+    if (announced.answer === 'noted') await this.refresh()
+    return announced
+  }
+
+  /**
+   * Gives the line of a peer over to the key it has announced, for good: the key it had is revoked. Answers with that one,
+   * or undefined when no line has announced this key.
+   *
+   * The line is written first. What dies in between leaves the old key without a line, which is not let in either; the other
+   * way round it would leave a line that is refused, and a peer locked out.
+   * @throws FarportError ERR_USAGE, ERR_HOME
+   */
+  async promote(next: string): Promise<string | undefined> {
+    try {
+      return await this.#inTurn(async () => {
+        const before = await promoteKey(this.#home, next)
+        if (before === undefined) return undefined
+        const { revoked } = await readRevokedPeers(this.#home)
+        const name = (await findPeer(this.#home, next))?.name
+        const gone = { peerId: before, revokedAt: this.#timestamp(), ...(name !== undefined && { name }) }
+        if (!revoked.has(before)) await rememberRevoked(this.#home, [gone])
+        return before
+      })
+    } finally {
+      await this.refresh()
+    }
+  }
+
+  /**
    * Takes trust back for good from peers named by their name in `trusted_peers` or by their PeerID: they are written into
    * `revoked_peers`, then their lines are deleted. In this order, so that whatever happens in between, nobody of them is
    * trusted any more; to revoke again finishes it. All are cut off, or, when one name is unknown, none.
@@ -198,7 +230,7 @@ export class TrustStore extends EventEmitter<TrustStoreEvents> implements AsyncD
       return await this.#inTurn(async () => {
         const peers = new Map<string, Revocation>()
         const { revoked } = await readRevokedPeers(this.#home)
-        const revokedAt = `${new Date(this.#clock()).toISOString().slice(0, 19)}Z`
+        const revokedAt = this.#timestamp()
         for (const word of namesOrPeerIds) {
           const named = await findPeer(this.#home, word)
           if (named === undefined && peerIdProblem(word) !== undefined)
@@ -206,8 +238,10 @@ export class TrustStore extends EventEmitter<TrustStoreEvents> implements AsyncD
               'ERR_NOT_TRUSTED',
               `no peer is called ${printable(word)}: see  farport peers  for those in trusted_peers`,
             )
-          const peer = named ?? { peerId: word }
-          peers.set(peer.peerId, revoked.get(peer.peerId) ?? { ...peer, revokedAt })
+          const { next = [], ...peer } = named ?? { peerId: word }
+          // The announced keys first: a file that took half of it must not leave one of them in force.
+          for (const peerId of [...next, peer.peerId])
+            peers.set(peerId, revoked.get(peerId) ?? { ...peer, peerId, revokedAt })
         }
         const all = [...peers.values()]
         await rememberRevoked(
@@ -274,7 +308,7 @@ export class TrustStore extends EventEmitter<TrustStoreEvents> implements AsyncD
 
   async #read(look: string | undefined): Promise<void> {
     await this.#inTurn(async () => {
-      const table = await readTable(this.#home)
+      const table = await readTrustTable(this.#home)
       if (this.#closed.signal.aborted) return
       // What could not be read may become readable without looking different, so go on trying.
       this.#lastLook = table.refused === undefined ? look : undefined
@@ -282,6 +316,11 @@ export class TrustStore extends EventEmitter<TrustStoreEvents> implements AsyncD
       this.#table = table
       this.#announce()
     })
+  }
+
+  /** ISO 8601, in UTC. */
+  #timestamp(): string {
+    return `${new Date(this.#clock()).toISOString().slice(0, 19)}Z`
   }
 
   async #inTurn<T>(work: () => Promise<T>): Promise<T> {
@@ -317,36 +356,9 @@ export class TrustStore extends EventEmitter<TrustStoreEvents> implements AsyncD
     return new Map([...this.#table.byId].filter(([, peer]) => !hasExpired(peer, now)))
   }
 
-  #report({ refused, problems }: Table): void {
+  #report({ refused, problems }: TrustTable): void {
     if (refused !== undefined) this.#log.error({ problem: refused.message }, 'nobody is trusted')
     else for (const problem of problems) this.#log.warn(problem, 'a line is refused')
-  }
-}
-
-async function readTable(home: string): Promise<Table> {
-  try {
-    await checkHome(home)
-    // In this order: a peer that is revoked meanwhile is refused, and never seen as its line was without its revocation.
-    const text = await readTrustedPeers(home)
-    const { revoked, problems } = await readRevokedPeers(home)
-    const trusted = parseTrustedPeers(text, (peerId) => {
-      const revocation = revoked.get(peerId)
-      return revocation && revokedSentence(revocation)
-    })
-    return tableOf(trusted.peers, [...trusted.problems, ...problems], revoked)
-  } catch (error) {
-    if (isMissing(error)) return tableOf([], [])
-    if (!(error instanceof FarportError)) throw error
-    return { ...tableOf([], [{ line: 0, sentence: error.message }]), refused: error }
-  }
-}
-
-async function readTrustedPeers(home: string): Promise<string> {
-  try {
-    return (await readStrictly(join(home, TRUSTED_PEERS), MAX_FILE, 'writable by others')).toString('utf8')
-  } catch (error) {
-    if (isMissing(error)) return ''
-    throw error
   }
 }
 
@@ -357,36 +369,6 @@ async function readTrustedPeers(home: string): Promise<string> {
 async function refuseRevoked(home: string, { peerId }: TrustedPeer): Promise<void> {
   const revocation = (await readRevokedPeers(home)).revoked.get(peerId)
   if (revocation !== undefined) throw new FarportError('ERR_NOT_TRUSTED', revokedSentence(revocation))
-}
-
-function tableOf(
-  peers: readonly TrustedPeer[],
-  problems: readonly Problem[],
-  revoked: ReadonlyMap<string, Revocation> = new Map(),
-): Table {
-  return {
-    revoked,
-    byId: new Map(peers.map((peer) => [peer.peerId, peer])),
-    byName: new Map(peers.map((peer) => [peer.name, peer])),
-    problems,
-  }
-}
-
-/** All that tells one state of the file from another without reading it: contents, modes, which file it is. */
-async function lookAt(home: string): Promise<string> {
-  const directory = await look(home, (s) => [s.mode, s.uid])
-  const files = await Promise.all([TRUSTED_PEERS, REVOKED_PEERS].map((file) => look(join(home, file), all)))
-  return `${directory} ${files.join(' ')}`
-}
-
-const all = (s: BigIntStats) => [s.mode, s.uid, s.dev, s.ino, s.size, s.mtimeNs, s.ctimeNs]
-
-async function look(path: string, of: (stats: BigIntStats) => bigint[]): Promise<string> {
-  try {
-    return of(await stat(path, { bigint: true })).join()
-  } catch (error) {
-    return String((error as NodeJS.ErrnoException).code)
-  }
 }
 
 async function pause(ms: number, signal: AbortSignal): Promise<void> {

@@ -15,9 +15,11 @@
  *                     use,configure,lines. use and steal imply watch
  *           | expires=YYYY-MM-DD (to the end of that day, UTC), or a time with its zone: 2027-06-30T12:00:00Z
  *           | addr=   multiaddrs where the peer can be reached, between commas
+ *           | next=   the PeerID of the key that the peer has announced in its place. Written by farport; until the peer
+ *                     first uses it, both keys have the rights of the line
  *
  * A line with anything else in it is refused whole and reported: what can't be understood must not widen a grant. A
- * refused line still owns its name and its PeerID, so that a typo in a narrow line can't put a wider one below in force.
+ * refused line still owns its name and its PeerIDs, so that a typo in a narrow line can't put a wider one below in force.
  */
 import { type Component, multiaddr } from '@multiformats/multiaddr'
 import { type Grant, RIGHTS, type Right, withImplied } from './grants.ts'
@@ -28,6 +30,8 @@ export interface TrustedPeer extends Grant {
   readonly name: string
   readonly peerId: string
   readonly addrs: readonly string[]
+  /** The PeerID that is to take the place of `peerId`. */
+  readonly next?: string
 }
 
 /** A line that is not. */
@@ -51,7 +55,7 @@ const MAX_EXPIRES = Date.UTC(9999, 11, 31) + 24 * 60 * 60 * 1000
 
 /**
  * Reads the file's text. Never throws: whatever is wrong with a line is a problem, and that line grants nothing.
- * `whyRefused` has the last word on a PeerID, with a sentence for the problem.
+ * `whyRefused` has the last word on each PeerID, with a sentence for the problem.
  */
 export function parseTrustedPeers(
   text: string,
@@ -76,7 +80,11 @@ export function parseTrustedPeers(
       if (line > MAX_LINES)
         throw new Refusal(`the file has more than ${MAX_LINES} lines; from here on none is in force`)
       const peer = parseLine(raw.replace(/\r$/, ''), line, owners)
-      const refused = peer === undefined ? undefined : whyRefused(peer.peerId)
+      const refused =
+        peer &&
+        keysOf(peer)
+          .map(whyRefused)
+          .find((sentence) => sentence !== undefined)
       if (refused !== undefined) throw new Refusal(refused)
       if (peer !== undefined) peers.push(peer)
     } catch (error) {
@@ -88,7 +96,7 @@ export function parseTrustedPeers(
 }
 
 /** The line for a peer, without its end. Only what differs from the defaults is written. */
-export function formatTrustedPeer({ name, peerId, ports, may, expires, addrs }: TrustedPeer): string {
+export function formatTrustedPeer({ name, peerId, ports, may, expires, addrs, next }: TrustedPeer): string {
   const fields = [name, peerId]
   if (ports.length > 0) fields.push(`ports=${ports.join(',')}`)
   const defaults = ports.length > 0 ? DEFAULT_MAY : []
@@ -96,8 +104,21 @@ export function formatTrustedPeer({ name, peerId, ports, may, expires, addrs }: 
   if (may.join() !== defaults.join()) fields.push(`may=${rights.join(',')}`)
   if (expires !== undefined) fields.push(`expires=${formatExpires(expires)}`)
   if (addrs.length > 0) fields.push(`addr=${addrs.join(',')}`)
+  if (next !== undefined) fields.push(`next=${next}`)
   return fields.join(' ')
 }
+
+/** The PeerIDs a line is for: the one it has, and the one that is to come. */
+export function keysOf({ peerId, next }: TrustedPeer): string[] {
+  return next === undefined ? [peerId] : [peerId, next]
+}
+
+/** What a field of a line announces as the peer's next PeerID, whether or not it is one. */
+export function nextIn(field: string): string | undefined {
+  return field.startsWith(NEXT) ? field.slice(NEXT.length) : undefined
+}
+
+const NEXT = 'next='
 
 /** Why a line is not in force; does not leave this file. */
 class Refusal extends Error {}
@@ -115,6 +136,11 @@ function parseLine(text: string, line: number, owners: Map<string, number>): Tru
   const wrongPeerId = peerIdProblem(peerId)
   const ownerOfName = wrongName === undefined ? claim(owners, name, line) : undefined
   const ownerOfPeerId = wrongPeerId === undefined ? claim(owners, peerId, line) : undefined
+  const ownerOfNext = options
+    .map((option) => nextIn(option))
+    .filter((next) => next !== undefined && peerIdProblem(next) === undefined)
+    .map((next) => claim(owners, next as string, line))
+    .find((owner) => owner !== undefined)
   if (wrongName !== undefined) throw new Refusal(`the name ${shown(name)} ${wrongName}`)
   if (ownerOfName !== undefined)
     throw new Refusal(`the name ${shown(name)} is already in line ${ownerOfName}`)
@@ -122,6 +148,8 @@ function parseLine(text: string, line: number, owners: Map<string, number>): Tru
   if (wrongPeerId !== undefined) throw new Refusal(`${shown(peerId)} ${wrongPeerId}`)
   if (ownerOfPeerId !== undefined)
     throw new Refusal(`the PeerID of ${shown(name)} is already in line ${ownerOfPeerId}`)
+  if (ownerOfNext !== undefined)
+    throw new Refusal(`the next PeerID of ${shown(name)} is already in line ${ownerOfNext}`)
   if (text.length > MAX_LINE) throw new Refusal(`the line has more than ${MAX_LINE} characters`)
   return { name, peerId, ...parseOptions(options, peerId) }
 }
@@ -158,6 +186,7 @@ function parseOptions(options: string[], peerId: string): Omit<TrustedPeer, 'nam
   let may: Right[] | undefined
   let expires: number | undefined
   let addrs: string[] = []
+  let next: string | undefined
   for (const [key, value] of values) {
     switch (key) {
       case 'ports':
@@ -172,8 +201,11 @@ function parseOptions(options: string[], peerId: string): Omit<TrustedPeer, 'nam
       case 'addr':
         addrs = value.split(',').map((addr) => parseAddr(addr, peerId))
         break
+      case 'next':
+        next = parseNext(value)
+        break
       default:
-        throw new Refusal(`the option ${shown(key)} is unknown: there are ports, may, expires and addr`)
+        throw new Refusal(`the option ${shown(key)} is unknown: there are ports, may, expires, addr and next`)
     }
   }
   return {
@@ -181,6 +213,7 @@ function parseOptions(options: string[], peerId: string): Omit<TrustedPeer, 'nam
     may: may ?? (ports.length > 0 ? [...DEFAULT_MAY] : []),
     addrs,
     ...(expires !== undefined && { expires }),
+    ...(next !== undefined && { next }),
   }
 }
 
@@ -209,6 +242,12 @@ function parseExpires(text: string): number {
   const expires = time === undefined ? day + 24 * 60 * 60 * 1000 : Date.parse(date + time)
   if (expires >= 0 && expires <= MAX_EXPIRES) return expires
   throw new Refusal(`${shown(text)} is not a time farport can use`)
+}
+
+function parseNext(text: string): string {
+  const problem = peerIdProblem(text)
+  if (problem === undefined) return text
+  throw new Refusal(`the next PeerID ${shown(text)} ${problem}`)
 }
 
 /** As it is written in a line. */

@@ -7,8 +7,8 @@ import { formatPeerId } from '../../src/trust/peer-id.ts'
 import { encodeTicket } from '../../src/trust/ticket.ts'
 import { nearestWords, WORDS, wordFor } from '../../src/trust/words.ts'
 
-/** `FARPORT_FUZZ_RUNS=1000000` for a night's work. */
-const numRuns = Number(process.env.FARPORT_FUZZ_RUNS ?? 300)
+/** fuzz.test.ts has the millions. */
+const numRuns = 300
 
 const read = (text: string) => {
   const { nameplate, secret } = parseCode(text)
@@ -94,6 +94,29 @@ test('is read however it is typed', () => {
       assert.deepEqual(read(text), [nameplate, words.join('-')], text)
     }),
   )
+})
+
+test('composed or decomposed, wide, ligated or Kelvin: one code; look-alikes of other alphabets are none', () => {
+  const expected = ['734', 'kite-office-flag']
+  for (const text of [
+    '734-kite-office-flag',
+    '734-\u212aite-office-flag',
+    '734-kite-o\ufb03ce-flag',
+    '\uff17\uff13\uff14\u3000\uff2b\uff29\uff34\uff25 office flag',
+    '734-ki\u00adte-of\u200dfice-\u2060flag',
+    '\u{1d7d5}\u{1d7d1}\u{1d7d2} \u{1d424}ite office flag',
+  ])
+    for (const form of ['NFC', 'NFD', 'NFKC', 'NFKD'])
+      assert.deepEqual(read(text.normalize(form)), expected, text)
+  // Cyrillic i and e, Greek omicron, a dotless and a dotted i, and letters with marks in either form.
+  for (const word of ['k\u0456te', 'kit\u0435', 'k\u0131te', 'k\u0130te', 'kit\u00e9', 'kite\u0301'])
+    for (const form of ['NFC', 'NFD'])
+      assert.match(
+        refusalOf(`734-${word.normalize(form)}-office-flag`),
+        /first word has something other/,
+        word,
+      )
+  assert.match(refusalOf('734-kite-\u03bfffice-flag'), /second word has something other/)
 })
 
 test('letters that look like digits are digits where digits belong, and nowhere else', () => {

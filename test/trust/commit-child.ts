@@ -1,6 +1,7 @@
 /**
- * An inviter in a process of its own, killed on the way: `commit-child.ts HOME STEP` speaks to its joiner on descriptor 3,
- * prints the steps it takes from the moment the invite is spent, and dies by SIGKILL at the step of that number.
+ * One side of a pairing, or a `revoke`, in a process of its own, killed on the way: `commit-child.ts WHAT HOME STEP`
+ * prints the steps it takes from the moment it begins to write, and dies by SIGKILL at the step of that number. A side of a
+ * pairing speaks to the other one on descriptor 3.
  */
 import { writeSync } from 'node:fs'
 import fs, { type FileHandle } from 'node:fs/promises'
@@ -8,11 +9,11 @@ import { syncBuiltinESMExports } from 'node:module'
 import { Socket } from 'node:net'
 import { createLog } from '../../src/log.ts'
 import { Invites } from '../../src/trust/invites.ts'
-import { recordPeer, serveInvite } from '../../src/trust/pair-stream.ts'
+import { joinInvite, recordPeer, serveInvite } from '../../src/trust/pair-stream.ts'
 import { openTrustStore } from '../../src/trust/trust-store.ts'
-import { ANNA, INVITE_ID, SECRET, WORKSHOP, WORKSHOP_TERMS } from './pairing-ends.ts'
+import { ANNA, ANNA_TERMS, INVITE_ID, SECRET, WORKSHOP, WORKSHOP_TERMS } from './pairing-ends.ts'
 
-const [home = '', fatal] = process.argv.slice(2)
+const [what, home = '', fatal] = process.argv.slice(2)
 let steps = 0
 
 function step(name: string): void {
@@ -21,21 +22,44 @@ function step(name: string): void {
 }
 
 await using store = await openTrustStore(home, { log: createLog('silent') })
-const invites = new Invites({ self: WORKSHOP, record: recordPeer(store) })
-invites.open({ id: INVITE_ID, secret: SECRET, terms: WORKSHOP_TERMS })
-invites.on('ended', () => {
-  spyOnWriting()
-  step('spent')
-})
-invites.on('paired', () => step('recorded'))
+const signal = new AbortController().signal
+switch (what) {
+  case 'inviter': {
+    const invites = new Invites({ self: WORKSHOP, record: recordPeer(store) })
+    invites.open({ id: INVITE_ID, secret: SECRET, terms: WORKSHOP_TERMS })
+    invites.on('ended', () => {
+      spyOnWriting()
+      step('spent')
+    })
+    invites.on('paired', () => step('recorded'))
+    await serveInvite(socket(), { self: WORKSHOP, joiner: ANNA, invites, signal })
+    step('told')
+    break
+  }
+  case 'joiner': {
+    const invite = { inviter: WORKSHOP, inviteId: INVITE_ID, secret: SECRET }
+    const joined = await joinInvite(socket(), { self: ANNA, ...invite, terms: ANNA_TERMS, signal })
+    spyOnWriting()
+    step('joined')
+    await recordPeer(store)(joined.peer)
+    step('recorded')
+    break
+  }
+  case 'revoke':
+    spyOnWriting()
+    step('begun')
+    await store.revoke(['anna'])
+    step('revoked')
+    break
+}
 
-const stream = new Socket({ fd: 3, readable: true, writable: true, allowHalfOpen: true })
-await serveInvite(stream, { self: WORKSHOP, joiner: ANNA, invites, signal: new AbortController().signal })
-step('told')
+function socket(): Socket {
+  return new Socket({ fd: 3, readable: true, writable: true, allowHalfOpen: true })
+}
 
 /** Puts a step before everything that touches the disk, and one in the middle of what is written. */
 function spyOnWriting(): void {
-  const { open, rename, chmod, chown } = fs
+  const { open, rename, chmod, chown, link, rm } = fs
   fs.rename = async (from, to) => {
     step('rename')
     await rename(from, to)
@@ -49,9 +73,18 @@ function spyOnWriting(): void {
     step('chown')
     await chown(...args)
   }
+  fs.link = async (from, to) => {
+    step('link')
+    await link(from, to)
+    step('linked')
+  }
+  fs.rm = async (...args) => {
+    step('rm')
+    await rm(...args)
+  }
   fs.open = async (path, flags, mode) => {
     const file = await open(path, flags, mode)
-    if (flags === 'wx') spyOnFile(file)
+    if (flags === 'wx' || flags === 'a') spyOnFile(file)
     return file
   }
   syncBuiltinESMExports()

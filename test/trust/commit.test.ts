@@ -320,62 +320,129 @@ test('a home that is not there any more', async (t) => {
   await assert.rejects(store.record(peer), { code: 'ERR_HOME', message: `there is no ${inner}` })
 })
 
-interface Killed {
-  steps: string[]
-  /** Whether the joiner was told that it is trusted. */
-  joined: boolean
+/** A child's steps up to the one at which it died, or all of them. */
+async function stepsOf(child: ChildProcess, fatal: number): Promise<string[]> {
+  assert.ok(child.stdout !== null)
+  const [steps, [code, signal]] = await Promise.all([text(child.stdout), once(child, 'exit')])
+  assert.deepEqual([code, signal], fatal === 0 ? [0, null] : [null, 'SIGKILL'])
+  return steps.trimEnd().split('\n')
 }
 
-/** Pairs with an inviter in a process of its own, which dies at that step; 0 lets it live. */
-async function pairWithChild(t: TestContext, home: string, fatal: number): Promise<Killed> {
+/** commit-child.ts, which dies at that step; 0 lets it live. */
+function startChild(t: TestContext, what: 'inviter' | 'joiner' | 'revoke', home: string, fatal: number) {
   const script = fileURLToPath(new URL('commit-child.ts', import.meta.url))
-  const child: ChildProcess = spawn(process.execPath, [script, home, String(fatal)], {
+  const child = spawn(process.execPath, [script, what, home, String(fatal)], {
     stdio: ['ignore', 'pipe', 'inherit', 'pipe'],
   })
   t.after(() => child.kill('SIGKILL'))
-  assert.ok(child.stdout !== null)
-  const [joined, steps, [code, signal]] = await Promise.all([
-    joinOver(child.stdio[3] as Duplex).then(
-      () => true,
-      (error) => {
-        assert.ok(error instanceof FarportError && /at the very end/.test(error.message), String(error))
-        return false
-      },
-    ),
-    text(child.stdout),
-    once(child, 'exit'),
-  ])
-  assert.deepEqual([code, signal], fatal === 0 ? [0, null] : [null, 'SIGKILL'])
-  return { steps: steps.trimEnd().split('\n'), joined }
+  return child
 }
 
-test('killed at any step of the commit: the line is whole or not there, and who is told so is trusted', async (t) => {
-  const annas = formatTrustedPeer({ ...WORKSHOP_TERMS, name: 'anna', peerId: ANNA, addrs: [] })
-  const [before, after] = [`${WALL}\n`, `${WALL}\n${annas}\n`]
-  const whole = await homeWith(t, before)
-  const { steps, joined } = await pairWithChild(t, whole.home, 0)
-  assert.equal(joined, true)
-  assert.equal(await readFile(whole.path, 'utf8'), after)
-  const disk = ['created', 'half written', 'written', 'synced', 'closed', 'chmod', ...(root ? ['chown'] : [])]
-  assert.deepEqual(steps, ['spent', ...disk, 'rename', 'renamed', 'recorded', 'told'])
-
-  const die = async (fatal: number) => {
-    const { home, path } = await homeWith(t, before)
-    const killed = await pairWithChild(t, home, fatal)
-    assert.deepEqual(killed.steps, steps.slice(0, fatal))
-    const renamed = fatal > steps.indexOf('rename') + 1
-    assert.equal(await readFile(path, 'utf8'), renamed ? after : before)
-    // The other direction is harmless: we trust who does not trust us.
-    assert.equal(killed.joined, steps[fatal - 1] === 'told')
-    // What was left aside is in nobody's way.
-    await using store = await openTrustStore(home, { log: createLog('silent') })
-    assert.deepEqual(store.problems(), [])
-    await store.record({ ...WORKSHOP_TERMS, name: 'anna', peerId: ANNA, addrs: [] })
-    assert.equal(await readFile(path, 'utf8'), after)
-  }
+/** Tries each step, two at a time. */
+async function dieAtEach(steps: readonly string[], die: (fatal: number) => Promise<void>): Promise<void> {
   const left = steps.map((_, index) => index + 1)
   const worker = async () => {
     for (let fatal = left.shift(); fatal !== undefined; fatal = left.shift()) await die(fatal)
   }
   await Promise.all([worker(), worker()])
+}
+
+const DISK = ['created', 'half written', 'written', 'synced', 'closed']
+const REPLACED = [...DISK, 'chmod', ...(root ? ['chown'] : []), 'rename', 'renamed']
+const ANNAS = formatTrustedPeer({ ...WORKSHOP_TERMS, name: 'anna', peerId: ANNA, addrs: [] })
+
+for (const [what, before, after] of [
+  ['a new line', `${WALL}\n`, `${WALL}\n${ANNAS}\n`],
+  [
+    'a line in the place of another',
+    `anna ${ANNA} ports=* may=steal # hers\n${WALL}\n`,
+    `${ANNAS} # hers\n${WALL}\n`,
+  ],
+] as const)
+  test(`killed at any step of the inviter's commit of ${what}: it is whole or not there, and who is told so is trusted`, async (t) => {
+    /** The child's steps, and whether its joiner was told that it is trusted. */
+    const pairWithInviter = async (home: string, fatal: number): Promise<[string[], boolean]> => {
+      const child = startChild(t, 'inviter', home, fatal)
+      const joining = joinOver(child.stdio[3] as Duplex).then(
+        () => true,
+        (error) => {
+          assert.ok(error instanceof FarportError && /at the very end/.test(error.message), String(error))
+          return false
+        },
+      )
+      return [await stepsOf(child, fatal), await joining]
+    }
+    const whole = await homeWith(t, before)
+    const [steps, joined] = await pairWithInviter(whole.home, 0)
+    assert.equal(joined, true)
+    assert.equal(await readFile(whole.path, 'utf8'), after)
+    assert.deepEqual(steps, ['spent', ...REPLACED, 'recorded', 'told'])
+
+    await dieAtEach(steps, async (fatal) => {
+      const { home, path } = await homeWith(t, before)
+      const [died, told] = await pairWithInviter(home, fatal)
+      assert.deepEqual(died, steps.slice(0, fatal))
+      const renamed = fatal > steps.indexOf('rename') + 1
+      assert.equal(await readFile(path, 'utf8'), renamed ? after : before)
+      // The other direction is harmless: we trust who does not trust us.
+      assert.equal(told, steps[fatal - 1] === 'told')
+      // What was left aside is in nobody's way.
+      await using store = await openTrustStore(home, { log: createLog('silent') })
+      assert.deepEqual(store.problems(), [])
+      await store.record({ ...WORKSHOP_TERMS, name: 'anna', peerId: ANNA, addrs: [] })
+      assert.equal(await readFile(path, 'utf8'), after)
+    })
+  })
+
+test("killed at any step of the joiner's commit: its line is whole or not there", async (t) => {
+  const before = `${WALL.replace('wall', 'bench')}\n`
+  const after = `${before}workshop ${WORKSHOP} addr=${WORKSHOP_TERMS.addrs.join()}\n`
+  const inviters = await homeWith(t)
+  const store = await storeOf(t, inviters.home)
+  const pairWithJoiner = async (home: string, fatal: number): Promise<string[]> => {
+    const child = startChild(t, 'joiner', home, fatal)
+    const { invites } = inviterOf(t, store)
+    const stream = child.stdio[3] as Duplex
+    stream.on('error', () => {})
+    const [steps] = await Promise.all([
+      stepsOf(child, fatal),
+      serveInvite(stream, { self: WORKSHOP, joiner: ANNA, invites, signal: never }),
+    ])
+    return steps
+  }
+  const whole = await homeWith(t, before)
+  const steps = await pairWithJoiner(whole.home, 0)
+  assert.equal(await readFile(whole.path, 'utf8'), after)
+  assert.deepEqual(steps, ['joined', ...REPLACED, 'recorded'])
+  await dieAtEach(steps, async (fatal) => {
+    const { home, path } = await homeWith(t, before)
+    assert.deepEqual(await pairWithJoiner(home, fatal), steps.slice(0, fatal))
+    assert.equal(await readFile(path, 'utf8'), fatal > steps.indexOf('rename') + 1 ? after : before)
+    await using joiners = await openTrustStore(home, { log: createLog('silent') })
+    assert.deepEqual(joiners.problems(), [])
+  })
+})
+
+test('killed at any step of a revoke: nobody is let in again who was kept out, and to revoke again finishes it', async (t) => {
+  const before = `${WALL}\n${LINE} # hers\n`
+  const revoke = (home: string, fatal: number) => stepsOf(startChild(t, 'revoke', home, fatal), fatal)
+  const whole = await homeWith(t, before)
+  const steps = await revoke(whole.home, 0)
+  assert.deepEqual(steps, ['begun', ...DISK, 'link', 'linked', 'rm', ...DISK, ...REPLACED, 'revoked'])
+  assert.equal(await readFile(whole.path, 'utf8'), `${WALL}\n`)
+  const remembered = steps.lastIndexOf('written', steps.indexOf('rename') - REPLACED.length)
+
+  await dieAtEach(steps, async (fatal) => {
+    const { home, path } = await homeWith(t, before)
+    assert.deepEqual(await revoke(home, fatal), steps.slice(0, fatal))
+    const renamed = fatal > steps.indexOf('rename') + 1
+    assert.equal(await readFile(path, 'utf8'), renamed ? `${WALL}\n` : before)
+    await using store = await openTrustStore(home, { log: createLog('silent') })
+    assert.equal(store.admits(MALLORY), true, 'the others stay')
+    if (fatal > remembered) assert.equal(store.admits(ANNA), false, `after ${steps[fatal - 1]}`)
+    const cutOff = !store.admits(ANNA)
+    await store.revoke([cutOff ? ANNA : 'anna'])
+    assert.equal(store.admits(ANNA), false)
+    assert.equal(await readFile(path, 'utf8'), `${WALL}\n`)
+  })
 })

@@ -13,12 +13,16 @@ export function lvs(...parts: Uint8Array[]): Buffer {
 }
 
 /** CPace once more, on another library and from the draft's text alone. */
-export function oracleGenerator({ password, channel, session }: CpaceInput): Point {
+export function oracleGenerator(input: CpaceInput): Point {
+  return ristretto255_hasher.deriveToCurve?.(generatorHash(input)) as Point
+}
+
+/** What the generator is derived from: SHA-512 of the draft's generator string. */
+export function generatorHash({ password, channel, session }: CpaceInput): Buffer {
   const zeros = Buffer.alloc(Math.max(0, 128 - 1 - lvs(password).length - lvs(DOMAIN).length))
-  const hash = createHash('sha512')
+  return createHash('sha512')
     .update(lvs(DOMAIN, password, zeros, channel, session))
     .digest()
-  return ristretto255_hasher.deriveToCurve?.(hash) as Point
 }
 
 /** ISK of the draft, in the initiator-responder form. */

@@ -11,11 +11,15 @@ const ID = inviteIdOf('417')
 const PEER: TrustedPeer = { name: 'anna', peerId: ANNA, ports: [], may: [], addrs: [] }
 
 /** A book whose time is in our hands, and all it tells. */
-function bookOf(t: TestContext, record = async (peer: TrustedPeer) => peer) {
+function bookOf(
+  t: TestContext,
+  record = async (peer: TrustedPeer) => peer,
+  isRevoked: (peerId: string) => boolean = () => false,
+) {
   t.mock.timers.enable({ apis: ['setTimeout'] })
   const told: unknown[][] = []
   let nowMs = 1000
-  const book = new Invites({ self: WORKSHOP, record, clock: () => nowMs })
+  const book = new Invites({ self: WORKSHOP, record, isRevoked, clock: () => nowMs })
   for (const event of ['failed', 'refused', 'paired', 'unrecorded', 'ended'] as const)
     book.on(event, (...args: unknown[]) => told.push([event, ...args]))
   t.after(() => book[Symbol.dispose]())
@@ -53,7 +57,7 @@ test('three tries, each paid before anything is known, then the invite is burnt'
     const attempt = begin()
     assert.equal(Buffer.from(attempt.secret).toString(), String(SECRET))
     attempt.fail('wrong-secret')
-    assert.deepEqual(told.shift(), ['failed', hex('417'), 'wrong-secret', left])
+    assert.deepEqual(told.shift(), ['failed', hex('417'), 'wrong-secret', left, { peerId: `${3 - left}` }])
     assert.equal(isZero(attempt), left === 0)
   }
   assert.deepEqual(told, [['ended', hex('417'), 'burnt']])
@@ -164,8 +168,26 @@ test('a clock on the wall that is set changes nothing', (t) => {
     const id = inviteIdOf(`00${i}`)
     book.open({ id, secret: SECRET, terms: WORKSHOP_TERMS })
     t.mock.timers.setTime(Date.UTC(2026, 10, day))
-    book.begin(id, { peerId: `${i}` })
+    book.begin(id, { peerId: `${i}` }).fail('wrong-secret')
+    // Nor does it make a source's two seconds any shorter.
+    assert.throws(() => book.begin(id, { peerId: `${i}` }), refused('too-often'))
+    assert.equal(book.size, i + 1)
   }
+})
+
+test('a revoked peer is turned away before its try costs anybody anything', (t) => {
+  const { open, begin, told } = bookOf(
+    t,
+    async (peer) => peer,
+    (peerId) => peerId === MALLORY,
+  )
+  open()
+  const source = { peerId: MALLORY, address: '192.0.2.7' }
+  for (let i = 0; i < 30; i++) assert.throws(() => begin('417', source), refused('revoked'))
+  assert.deepEqual(told.at(-1), ['refused', hex('417'), 'revoked', source])
+  // Neither the invite has paid, nor the address.
+  begin('417', { peerId: ANNA, address: '192.0.2.7' }).fail('wrong-secret')
+  assert.deepEqual(told.at(-1)?.slice(0, 4), ['failed', hex('417'), 'wrong-secret', 2])
 })
 
 test('cancelling ends it at once, also while it is being tried', async (t) => {
@@ -262,7 +284,13 @@ test('being too often there takes no try off an invite', (t) => {
   begin('417', { peerId: MALLORY }).fail('wrong-secret')
   for (let i = 0; i < 5; i++) assert.throws(() => begin('417', { peerId: MALLORY }), refused('too-often'))
   begin('417', { peerId: ANNA }).fail('closed')
-  assert.deepEqual(told.filter(([event]) => event === 'failed').at(-1), ['failed', hex('417'), 'closed', 1])
+  assert.deepEqual(told.filter(([event]) => event === 'failed').at(-1), [
+    'failed',
+    hex('417'),
+    'closed',
+    1,
+    { peerId: ANNA },
+  ])
 })
 
 test('sources beyond a thousand are forgotten, the one unheard of for longest first', (t) => {

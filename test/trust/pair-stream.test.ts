@@ -423,6 +423,7 @@ const reasons = Object.keys({
   busy: 0,
   'too-often': 0,
   shut: 0,
+  revoked: 0,
 } satisfies Record<PairingFailure, 0>) as PairingFailure[]
 
 test('there is a sentence for whatever happens', () => {

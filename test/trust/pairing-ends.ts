@@ -42,7 +42,8 @@ export class Workshop implements Disposable {
   })
 
   constructor() {
-    for (const event of ['failed', 'refused', 'paired', 'unrecorded', 'ended'] as const)
+    this.invites.on('failed', (_id, reason, triesLeft) => this.told.push(['failed', reason, triesLeft]))
+    for (const event of ['refused', 'paired', 'unrecorded', 'ended'] as const)
       this.invites.on(event, (...args: unknown[]) => this.told.push([event, ...args.slice(1)]))
     this.open()
   }

@@ -114,6 +114,13 @@ test('a line that is not understood whole is refused, says why, and leaves the o
     [`mallory ${ANNA} addr=/ip4/10.0.0.1/tcp/1/p2p/${RELAY}/p2p-circuit/p2p/${WALL}`, /another peer/],
     [`mallory ${ANNA} addr=/ip4/10.0.0.1/tcp/1/p2p-circuit`, /does not name its relay/],
     [`mallory ${ANNA} addr=/ip4/10.0.0.1/tcp/1/p2p/12D3KooWx/p2p-circuit`, /9 characters/],
+    [`mallory ${ANNA} next=`, /the next PeerID "" is empty/],
+    [`mallory ${ANNA} next=anna ports=*`, /the next PeerID "anna" .*begin with 12D3KooW/],
+    [`mallory ${ANNA} next=${WORKSHOP},${ANNA}`, /the next PeerID .* at position 53/],
+    [`mallory ${ANNA} next=${WORKSHOP.slice(0, -1)}`, /51 characters/],
+    [`mallory ${ANNA} next=${ANNA}`, /next PeerID of "mallory" is already in line/],
+    [`mallory ${ANNA} next=${WORKSHOP} next=${WORKSHOP}`, /next PeerID of "mallory" is already in line/],
+    [`mallory ${ANNA} next=${WORKSHOP} NEXT=${ANNA}`, /the option "NEXT" is unknown/],
     [`mallory ${ANNA} ports=* ${'\t'.repeat(4096)}may=watch`, /more than 4096/],
     [`mallory ${ANNA} ports=*\u00a0may=watch`, /the port "\*\\u\{a0\}may=watch"/],
     [`mallory ${ANNA} ports=* may=watch\r expires=2020-01-01`, /the right "watch\\r"/],
@@ -142,6 +149,30 @@ test('an expiry names a day to its end in UTC, or an instant', () => {
   assert.equal(expiresOf('9999-12-31'), Date.UTC(10000, 0, 1))
   assert.equal(expiresOf('2027-06-30T12:00Z'), Date.UTC(2027, 5, 30, 12))
   assert.equal(expiresOf('2027-06-30T12:00:30.250+02:00'), Date.UTC(2027, 5, 30, 10, 0, 30, 250))
+})
+
+test('a next PeerID belongs to its line as the PeerID does, also when that line is refused', () => {
+  const [next, other] = [idOf(5), idOf(6)]
+  assert.equal(peerOf(`anna ${ANNA} ports=gps next=${next}`).next, next)
+  for (const [first, second, says] of [
+    [`anna ${ANNA} next=${next}`, `wall ${next} ports=*`, /PeerID of "wall" is already in line 1/],
+    [`anna ${ANNA} next=${next} may=all`, `wall ${next} ports=*`, /PeerID of "wall" is already in line 1/],
+    [`anna nobody next=${next}`, `wall ${next} ports=*`, /PeerID of "wall" is already in line 1/],
+    [`wall ${next} ports=gps`, `anna ${ANNA} next=${next}`, /next PeerID of "anna" is already in line 1/],
+    [`wall ${WALL} next=${next}`, `anna ${ANNA} next=${next}`, /next PeerID of "anna" is already in line 1/],
+  ] as const) {
+    const { peers, problems } = parseTrustedPeers(`${first}\n${second}\nlast ${other}`)
+    assert.match(problems.find(({ line }) => line === 2)?.sentence ?? '', says)
+    assert.ok(!peers.some(({ name }) => second.startsWith(name)), second)
+    assert.equal(peers.at(-1)?.name, 'last')
+  }
+  // Either key revoked refuses the line.
+  for (const revoked of [ANNA, next]) {
+    const why = (peerId: string) => (peerId === revoked ? 'no' : undefined)
+    assert.deepEqual(parseTrustedPeers(`anna ${ANNA} next=${next}`, why).problems, [
+      { line: 1, sentence: 'no' },
+    ])
+  }
 })
 
 test('a second line for a name or PeerID is refused, also when the first one was', () => {
@@ -212,6 +243,7 @@ const word = fc.constantFrom(
     'may=',
     'expires=',
     'addr=',
+    'next=',
     'use',
     'watch',
     'relay',
@@ -270,11 +302,16 @@ const some = fc
       `/dns4/relay.example.org/tcp/4001/p2p/${RELAY}/p2p-circuit`,
       `/ip6/fd00::1/tcp/4001/p2p/${ANNA}`,
     ]),
+    next: fc.option(fc.constantFrom(WALL, WORKSHOP), { nil: undefined }),
   })
-  .map(({ expires, may, ports, ...rest }): TrustedPeer => {
+  .map(({ expires, may, ports, next, ...rest }): TrustedPeer => {
     // Ports with no right at all is the one thing no line says.
     const rights = withImplied(may.length === 0 && ports.length > 0 ? ['watch'] : may)
-    return { ...rest, peerId: ANNA, ports, may: rights, ...(expires !== undefined && { expires }) }
+    return {
+      ...{ ...rest, peerId: ANNA, ports, may: rights },
+      ...(expires !== undefined && { expires }),
+      ...(next !== undefined && { next }),
+    }
   })
 
 test('a formatted peer reads back as it was', () => {
@@ -288,7 +325,15 @@ test('a formatted peer reads back as it was', () => {
 })
 
 test('a refused option never leaves the rest of its line in force', () => {
-  const bad = fc.constantFrom('x', 'prots=gps', 'may=none', 'expires=never', 'addr=here', 'ports=a/b')
+  const bad = fc.constantFrom(
+    'x',
+    'prots=gps',
+    'may=none',
+    'expires=never',
+    'addr=here',
+    'ports=a/b',
+    'next=x',
+  )
   fc.assert(
     fc.property(some, bad, (peer, option) => {
       const { peers, problems } = parseTrustedPeers(`${formatTrustedPeer(peer)} ${option}`)
