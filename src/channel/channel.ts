@@ -17,6 +17,8 @@ const MAX_UNACKNOWLEDGED_BYTES = 16 * KIB
 const MAX_UNACKNOWLEDGED_FRAMES = 256
 /** or this much later. Nobody waits for such an ACK, but the sender keeps the bytes until it comes. */
 const ACK_DELAY_MS = 50
+/** How long a carrier is kept in reserve for a peer that does not say a word on it. */
+const RESERVE_MS = 10 * SECOND
 /** setTimeout takes no more. */
 const MAX_TIMEOUT_MS = 2 ** 31 - 1
 
@@ -33,8 +35,19 @@ export interface ChannelOptions {
 
 type State =
   | { name: 'detached'; since: number; expiry: NodeJS.Timeout }
-  | { name: 'attached'; carrier: FramedCarrier; heartbeat: Heartbeat }
+  | ({ name: 'attached' } & Attachment)
   | { name: 'ended' }
+
+interface Attachment {
+  carrier: FramedCarrier
+  heartbeat: Heartbeat
+}
+
+/** A carrier that takes over as soon as the peer is heard on it. */
+interface Reserve extends Attachment {
+  peerReceived: number
+  expiry: NodeJS.Timeout
+}
 
 /** A write that waits for room. */
 interface HeldWrite {
@@ -65,6 +78,7 @@ export class Channel extends Duplex {
   #resumeMs: number
   #window: number
   #state: State
+  #reserve: Reserve | undefined
   #attaches = 0
   #roundTripMs = 0
   /** Since when the peer owes an acknowledgement. */
@@ -175,56 +189,25 @@ export class Channel extends Duplex {
    * this very carrier. The carrier belongs to the channel from here on.
    */
   attach(stream: Duplex, { peerReceived }: { peerReceived: number }): void {
-    switch (this.#state.name) {
-      case 'ended':
-        stream.destroy()
-        return
-      case 'attached':
-        this.#state.heartbeat.stop()
-        this.#state.carrier.drop()
-        break
-      case 'detached':
-        clearTimeout(this.#state.expiry)
-        break
+    if (this.#state.name === 'ended') stream.destroy()
+    else {
+      this.#giveUpReserve()
+      if (this.#takeOver(this.#attachment(stream), peerReceived)) this.#pump()
     }
-    const heartbeat = new Heartbeat({
-      clock: this.#clock,
-      waitingSince: () => this.#waitingSince,
-      sendPing: (token) => carrier.sendPing(token),
-      onRoundTrip: (ms) => {
-        this.#roundTripMs = ms
-        this.emit('roundTrip', ms)
-      },
-      onSilent: () => this.#detach('silent'),
-    })
-    const carrier = new FramedCarrier(stream, {
-      onFrame: (frame) => {
-        heartbeat.heard()
-        this.#receiveFrame(frame, carrier, heartbeat)
-      },
-      onRoom: () => this.#pump(),
-      onLost: (reason, cause) => this.#detach(reason, cause),
-      onViolation: (error) => {
-        this.destroy(error instanceof FarportError ? error : violation(`sent ${error.message}`))
-      },
-    })
-    const state: State = { name: 'attached', carrier, heartbeat }
-    this.#state = state
-    this.#attaches++
-    try {
-      this.#send.rewind(peerReceived)
-    } catch (error) {
-      this.destroy(error as FarportError)
+  }
+
+  /**
+   * Takes a carrier that the peer may move to while the one in use still works: nothing changes until the peer is heard
+   * on it. One at a time; an attached channel keeps it for 10 s, any other attaches it at once.
+   */
+  reserve(stream: Duplex, { peerReceived }: { peerReceived: number }): void {
+    if (this.#state.name !== 'attached') {
+      this.attach(stream, { peerReceived })
       return
     }
-    this.emit('attach')
-    if (this.#state !== state) return
-    this.#sendAck()
-    // Wanted as long as the peer's reader has bytes before it to come to.
-    if (this.#send.unacknowledgedBytes > this.#send.bytesWritten - this.#marked)
-      carrier.sendMark(this.#marked)
-    heartbeat.start()
-    this.#pump()
+    this.#giveUpReserve()
+    const expiry = setTimeout(() => this.#giveUpReserve(), RESERVE_MS).unref()
+    this.#reserve = { ...this.#attachment(stream), peerReceived, expiry }
   }
 
   /**
@@ -301,6 +284,77 @@ export class Channel extends Duplex {
     this.#pump()
     if (this.#send.retainedBytes < this.#sendBufferBytes) done()
     else this.#held = { bytes: chunks.reduce((sum, { length }) => sum + length, 0), done }
+  }
+
+  #attachment(stream: Duplex): Attachment {
+    const heartbeat = new Heartbeat({
+      clock: this.#clock,
+      waitingSince: () => this.#waitingSince,
+      sendPing: (token) => carrier.sendPing(token),
+      onRoundTrip: (ms) => {
+        this.#roundTripMs = ms
+        this.emit('roundTrip', ms)
+      },
+      onSilent: () => this.#detach('silent'),
+    })
+    const carrier = new FramedCarrier(stream, {
+      onFrame: (frame) => {
+        heartbeat.heard()
+        if (this.#reserve?.carrier === carrier) this.#useReserve(this.#reserve, frame)
+        else this.#receiveFrame(frame, carrier, heartbeat)
+      },
+      onRoom: () => this.#pump(),
+      onLost: (reason, cause) => {
+        if (this.#reserve?.carrier === carrier) this.#giveUpReserve()
+        else this.#detach(reason, cause)
+      },
+      onViolation: (error) => {
+        this.destroy(error instanceof FarportError ? error : violation(`sent ${error.message}`))
+      },
+    })
+    return { carrier, heartbeat }
+  }
+
+  /** Makes it the carrier in use, all but sending data; false when the channel did not survive that. */
+  #takeOver({ carrier, heartbeat }: Attachment, peerReceived: number): boolean {
+    if (this.#state.name === 'attached') {
+      this.#state.heartbeat.stop()
+      this.#state.carrier.drop()
+    } else if (this.#state.name === 'detached') clearTimeout(this.#state.expiry)
+    const state: State = { name: 'attached', carrier, heartbeat }
+    this.#state = state
+    this.#attaches++
+    try {
+      this.#send.rewind(peerReceived)
+    } catch (error) {
+      this.destroy(error as FarportError)
+      return false
+    }
+    this.emit('attach')
+    if (this.#state !== state) return false
+    this.#sendAck()
+    // Wanted as long as the peer's reader has bytes before it to come to.
+    if (this.#send.unacknowledgedBytes > this.#send.bytesWritten - this.#marked)
+      carrier.sendMark(this.#marked)
+    heartbeat.start()
+    return true
+  }
+
+  /** The peer has moved. Its first frame, an ACK, is newer than the count in its hello: heeded first, less is repeated. */
+  #useReserve(reserve: Reserve, frame: Frame): void {
+    clearTimeout(reserve.expiry)
+    this.#reserve = undefined
+    if (!this.#takeOver(reserve, reserve.peerReceived)) return
+    this.#receiveFrame(frame, reserve.carrier, reserve.heartbeat)
+    this.#pump()
+  }
+
+  #giveUpReserve(): void {
+    const reserve = this.#reserve
+    if (reserve === undefined) return
+    clearTimeout(reserve.expiry)
+    this.#reserve = undefined
+    reserve.carrier.drop()
   }
 
   /** Sends what the credit and the carrier allow. */
@@ -452,6 +506,10 @@ export class Channel extends Duplex {
     }
     this.#lostBytes = this.unacknowledged
     this.#state = { name: 'ended' }
+    // The peer may be listening there already.
+    clearTimeout(this.#reserve?.expiry)
+    this.#reserve?.carrier.hangUp(lastWords, () => {})
+    this.#reserve = undefined
     this.#stopAckTimer()
     this.#receive.discard()
     const held = this.#held

@@ -13,7 +13,7 @@ import { type ErrorCode, FarportError } from '../errors.ts'
 import { printable } from '../printable.ts'
 import type { InputLines, OutputLines, PortDescription } from '../serial/port.ts'
 import type { SerialSettings } from '../serial/settings.ts'
-import { parse, readMessage, writeMessage } from './message.ts'
+import { parse, readMessage, writeMessage } from '../wire/message.ts'
 
 export const SERIAL_PROTOCOL = '/farport/serial/1'
 
@@ -34,6 +34,10 @@ const helloSchema = v.object({
   channel: v.pipe(v.string(), v.regex(/^[0-9a-f]{32}$/)),
   /** True until the first answer came: then the agent may make the channel, else it must know it. */
   fresh: v.boolean(),
+  /** Counts the hellos of one channel: over several paths an older one can come behind a newer one. */
+  attempt: v.exactOptional(count),
+  /** The carrier in use still works: the agent is to stay on it until the client is heard on this one. */
+  moving: v.exactOptional(v.boolean()),
   /** Bytes of the agent's direction that the client has taken in order. */
   received: count,
   /** How long the channel is to outlive its last carrier, in milliseconds. */

@@ -65,6 +65,8 @@ interface Session {
   readonly channel: Channel
   readonly port: SerialPort
   readonly ended: Promise<void>
+  /** Of the newest hello. */
+  attempt: number
 }
 
 type Lease = { state: 'free' } | { state: 'opening'; peerId: string } | { state: 'held'; session: Session }
@@ -169,6 +171,13 @@ export class PortHost implements AsyncDisposable {
         'this agent does not let ports be watched yet: use the port, or update it',
       )
     const session = await this.#session(entry, caller, hello)
+    const { attempt = session.attempt + 1, moving = false } = hello
+    if (attempt <= session.attempt) {
+      // Overtaken on its way here; the client does not wait for an answer to it any more.
+      stream.destroy()
+      return
+    }
+    session.attempt = attempt
     welcome(stream, {
       received: session.channel.received,
       description: session.port.description,
@@ -176,7 +185,9 @@ export class PortHost implements AsyncDisposable {
       outputs: session.port.outputs,
       lines: session.port.lines,
     })
-    session.channel.attach(stream, { peerReceived: hello.received })
+    const counts = { peerReceived: hello.received }
+    if (moving) session.channel.reserve(stream, counts)
+    else session.channel.attach(stream, counts)
   }
 
   /** The session a hello is about: the one it has, or a new one if the port is free. */
@@ -227,6 +238,7 @@ export class PortHost implements AsyncDisposable {
       channel.window = channelWindow(port.settings.baudRate, channel.roundTripMs)
     }
     port.on('settings', resize)
+    channel.on('roundTrip', resize)
     const who = { ...caller, port: shared.name }
     const openedAt = performance.now()
     const ended = servePort(channel, port, {
@@ -251,7 +263,7 @@ export class PortHost implements AsyncDisposable {
         log.info({ ...traffic, reason }, 'port closed')
         this.#tell({ event: 'close', ...who, ...traffic, durationMs, reason })
       })
-    const session: Session = { id, peerId, channelId: hello.channel, channel, port, ended }
+    const session: Session = { id, peerId, channelId: hello.channel, channel, port, ended, attempt: 0 }
     entry.lease = { state: 'held', session }
     log.info({ device: port.description.path }, 'port opened')
     this.#tell({ event: 'open', ...who })

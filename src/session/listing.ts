@@ -8,8 +8,8 @@
  */
 import type { Duplex } from 'node:stream'
 import * as v from 'valibot'
+import { parse, readMessage, writeMessage } from '../wire/message.ts'
 import { descriptionSchema, portNameSchema, refusalOf, refusalSchema } from './hello.ts'
-import { parse, readMessage, writeMessage } from './message.ts'
 
 export const PORTS_PROTOCOL = '/farport/ports/1'
 

@@ -19,12 +19,13 @@ import type {
   SerialPort,
 } from '../serial/port.ts'
 import type { SerialSettings } from '../serial/settings.ts'
-import type { Welcome } from './hello.ts'
-import { ChannelKeeper, type KeeperOptions } from './keeper.ts'
+import { type CarrierPath, ChannelKeeper, type KeeperOptions, type Welcomed } from './keeper.ts'
 import { channelWindow } from './window.ts'
 
 export type RemoteEvent =
-  | { state: 'up' }
+  | { state: 'up'; path?: CarrierPath['kind'] }
+  /** Now on another path, without a pause; that one's round trip. */
+  | { state: 'moved'; path?: CarrierPath['kind']; roundTripMs: number }
   /** Another carrier, or another channel, is being looked for. */
   | { state: 'down'; reason: string }
   /** Bytes that may not have reached the device in time: those nobody acknowledged, commands among them. */
@@ -111,9 +112,12 @@ class RemotePort extends Duplex implements SerialPort {
     this.#keeper = await ChannelKeeper.open(
       this.#options,
       {
-        opened: (channel, welcome) => this.#opened(channel, welcome),
+        opened: (channel, carrier) => this.#opened(channel, carrier),
         down: (reason) => this.#options.report({ state: 'down', reason }),
-        up: () => this.#options.report({ state: 'up' }),
+        up: ({ path }) => this.#options.report({ state: 'up', ...kindOf(path) }),
+        moved: ({ path, roundTripMs }) =>
+          this.#options.report({ state: 'moved', ...kindOf(path), roundTripMs: Math.round(roundTripMs) }),
+        stayed: (error) => this.#options.log.debug({ err: error }, 'could not move to the better path'),
         lost: (error, unacknowledged) => this.#lost(error, unacknowledged),
       },
       signal,
@@ -259,7 +263,7 @@ class RemotePort extends Duplex implements SerialPort {
     done(error)
   }
 
-  #opened(channel: Channel, welcome: Welcome): void {
+  #opened(channel: Channel, { welcome, path }: Welcomed): void {
     if (this.#line.state === 'closed') {
       channel.destroy()
       return
@@ -270,6 +274,7 @@ class RemotePort extends Duplex implements SerialPort {
     this.#description = welcome.description
     channel.on('data', (chunk: Buffer) => this.#receive(chunk))
     channel.on('attach', () => this.#resizeWindow())
+    channel.on('roundTrip', () => this.#resizeWindow())
     channel.write(client.start())
     channel.write(client.request({ type: 'set-masks', lineState: LINE_ERRORS_MASK }))
     if (!again) {
@@ -278,7 +283,7 @@ class RemotePort extends Duplex implements SerialPort {
       this.#lines = welcome.lines
     } else this.#restore()
     this.#resizeWindow()
-    this.#options.report({ state: 'up' })
+    this.#options.report({ state: 'up', ...kindOf(path) })
     if (again) this.emit('state', 'open')
     this.#releaseHeld()
   }
@@ -459,6 +464,10 @@ function settingsOf({
 }: InForce): Partial<SerialSettings> {
   const all = { baudRate, dataBits, parity, stopBits, outputFlow, inputFlow }
   return Object.fromEntries(Object.entries(all).filter(([, value]) => value !== undefined))
+}
+
+function kindOf(path: CarrierPath | undefined): { path?: CarrierPath['kind'] } {
+  return path === undefined ? {} : { path: path.kind }
 }
 
 function portClosed(): FarportError {

@@ -153,6 +153,7 @@ type Step =
   | { do: 'cut' | 'stall' | 'flow' | 'count' }
   | { do: 'attach'; stale: boolean }
   | { do: 'attach-one'; end: 'a' | 'b' }
+  | { do: 'move'; stale: boolean; turns: number; goes: boolean }
   | { do: 'wait'; turns: number }
 
 const end = fc.constantFrom('a' as const, 'b' as const)
@@ -176,6 +177,15 @@ const step: fc.Arbitrary<Step> = fc.oneof(
   },
   { weight: 3, arbitrary: fc.record({ do: fc.constant('attach' as const), stale: fc.boolean() }) },
   { weight: 1, arbitrary: fc.record({ do: fc.constant('attach-one' as const), end }) },
+  {
+    weight: 3,
+    arbitrary: fc.record({
+      do: fc.constant('move' as const),
+      stale: fc.boolean(),
+      turns: fc.nat(10),
+      goes: fc.boolean(),
+    }),
+  },
 )
 
 test('over any carriers, nothing is lost, repeated or moved, and memory stays bounded', async () => {
@@ -226,6 +236,19 @@ test('over any carriers, nothing is lost, repeated or moved, and memory stays bo
             dead.b.resume()
             break
           }
+          case 'move': {
+            // b's half is in reserve while a's hello is answered; a may never come.
+            const next = newCarrier(carrierOptions())
+            const hello = step.stale ? counts : { a: a.received, b: b.received }
+            b.reserve(next.b, { peerReceived: hello.a })
+            const welcome = b.received
+            for (let i = 0; i < step.turns; i++) await turn()
+            if (step.goes) {
+              a.attach(next.a, { peerReceived: welcome })
+              carrier = next
+            } else next.cut()
+            break
+          }
         }
         for (const name of ['a', 'b'] as const) {
           assert.ok(ends[name].bufferedBytes <= largestWindow[name])
@@ -270,6 +293,112 @@ test('what a replaced carrier still delivers is nothing', async (t) => {
   a.write(pattern(10, 10))
   await until(() => atB.bytes === 20)
   assert.equal(b.state, 'attached')
+})
+
+// Moving while the old carrier works
+
+/** b keeps a carrier in reserve. */
+function reserving(a: Channel, b: Channel) {
+  const next = newCarrier()
+  b.reserve(next.b, { peerReceived: a.received })
+  return {
+    next,
+    move: (
+      (received) => () =>
+        a.attach(next.a, { peerReceived: received })
+    )(b.received),
+  }
+}
+
+test('a carrier in reserve changes nothing until the peer is heard on it', async (t) => {
+  const { a, b, carrier } = pair(t)
+  const [atA, atB] = [reading(a), reading(b)]
+  const detached = t.mock.fn()
+  for (const end of [a, b]) end.on('detach', detached)
+  const { next, move } = reserving(a, b)
+  a.write(pattern(0, 5000))
+  b.write(pattern(0, 5000))
+  await until(() => atA.bytes === 5000 && atB.bytes === 5000)
+  assert.deepEqual([a.attaches, b.attaches], [1, 1])
+  move()
+  a.write(pattern(5000, 5000))
+  b.write(pattern(5000, 5000))
+  await until(() => atA.bytes === 10_000 && atB.bytes === 10_000)
+  assert.deepEqual([a.attaches, b.attaches], [2, 2])
+  assert.ok(carrier.a.destroyed && carrier.b.destroyed)
+  assert.ok(!next.a.destroyed && !next.b.destroyed)
+  // What b says between a's move and its own is lost and sent again. Of what a had by then nothing is: a's ACK came first.
+  await until(() => a.unacknowledged === 0 && b.unacknowledged === 0)
+  assert.equal(b.bytesResent, 5000)
+})
+
+test('a reserve that fails, ends, waits too long or is replaced leaves the carrier in use alone', async (t) => {
+  t.mock.timers.enable({ apis: ['setTimeout', 'Date'] })
+  const { a, b } = pair(t, { clock: Date.now })
+  const detached = t.mock.fn()
+  for (const end of [a, b]) end.on('detach', detached)
+  const failing = reserving(a, b).next
+  failing.cut()
+  await until(() => failing.b.destroyed)
+  const ending = reserving(a, b).next
+  ending.a.resume().end()
+  await until(() => ending.b.destroyed)
+  const replaced = reserving(a, b).next
+  const late = reserving(a, b).next
+  assert.ok(replaced.b.destroyed && !late.b.destroyed)
+  for (let ms = 0; ms < 10_000; ms += 500) {
+    t.mock.timers.tick(500)
+    for (let i = 0; i < 5; i++) await turn()
+  }
+  assert.ok(late.b.destroyed)
+  const atB = reading(b)
+  a.write(pattern(0, 100))
+  await until(() => atB.bytes === 100)
+  assert.deepEqual([a.attaches, b.attaches, detached.mock.callCount()], [1, 1, 0])
+})
+
+test('a reserve outlives the carrier in use', async (t) => {
+  const { a, b, carrier } = pair(t)
+  const [atA, atB] = [reading(a), reading(b)]
+  const { move } = reserving(a, b)
+  carrier.cut()
+  await until(() => a.state === 'detached' && b.state === 'detached')
+  move()
+  a.write(pattern(0, 100))
+  b.write(pattern(0, 100))
+  await until(() => atA.bytes === 100 && atB.bytes === 100)
+})
+
+test('a detached channel has no use for a reserve: it attaches', async (t) => {
+  const { a, b, carrier } = pair(t)
+  carrier.cut()
+  await until(() => b.state === 'detached')
+  const { next } = reserving(a, b)
+  assert.equal(b.state, 'attached')
+  // And an attached one gives it up for what it is attached to.
+  const { next: second } = reserving(a, b)
+  join(a, b)
+  assert.ok(next.b.destroyed && second.b.destroyed)
+})
+
+test('the last words go to the reserve too, for the peer may be there already', async (t) => {
+  const { a, b } = pair(t)
+  a.on('error', () => {})
+  b.on('error', () => {})
+  const { move } = reserving(a, b)
+  move()
+  b.destroy(new FarportError('ERR_NOT_GRANTED', 'this peer may no longer use gps'))
+  const [error] = await once(a, 'error')
+  assert.equal(error.code, 'ERR_NOT_GRANTED')
+})
+
+test('a peer that breaks the rules on a reserve has broken them', async (t) => {
+  const { a, b } = pair(t)
+  a.on('error', () => {})
+  const { next } = reserving(a, b)
+  const failed = once(b, 'error')
+  next.a.write(Buffer.from('ff', 'hex'))
+  assert.equal((await failed)[0].code, 'ERR_PROTOCOL')
 })
 
 test('a reader that stalls holds the sender back, and nothing else', async (t) => {

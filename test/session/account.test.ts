@@ -33,7 +33,7 @@ async function opened(rights: Right[]) {
         connect: async () => {
           const carrier = new CarrierPair()
           void host.accept(carrier.b, 'anna', path)
-          return carrier.a
+          return { stream: carrier.a }
         },
         resumeMs: 30_000,
         report: () => {},

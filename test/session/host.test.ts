@@ -4,8 +4,8 @@ import { test } from 'node:test'
 import { FarportError } from '../../src/errors.ts'
 import { nullModemSources } from '../../src/serial/null-modem.ts'
 import type { PortSource } from '../../src/serial/port.ts'
-import { readMessage, writeMessage } from '../../src/session/message.ts'
 import type { Right } from '../../src/trust/grants.ts'
+import { readMessage, writeMessage } from '../../src/wire/message.ts'
 import { SessionPair } from '../support/session-pair.ts'
 
 const refusedWith = (code: string) => (error: unknown) => error instanceof FarportError && error.code === code

@@ -40,9 +40,9 @@ export class CarrierPair implements Disposable {
     for (const end of this.#ends) end.destroy(reset())
   }
 
-  /** Nothing arrives any more, and nobody is told. */
-  stall(): void {
-    for (const end of this.#ends) end.stall(true)
+  /** Nothing arrives any more, or nothing that one end sends, and nobody is told. */
+  stall(from?: 'a' | 'b'): void {
+    for (const end of this.#ends) if (from === undefined || this[from] === end) end.stall(true)
   }
 
   flow(): void {

@@ -1,5 +1,5 @@
 /**
- * Messages on a stream before it belongs to anything else: u16 length (big-endian) | UTF-8 JSON.
+ * Messages on a stream, for what is said seldom: u16 length (big-endian) | UTF-8 JSON.
  */
 import type { Duplex } from 'node:stream'
 import * as v from 'valibot'
@@ -8,9 +8,12 @@ import { printable } from '../printable.ts'
 
 /** Longest message either side reads unless it says otherwise: enough for any hello. */
 const MAX_MESSAGE = 4096
+/** What the length can say. */
+export const LONGEST_MESSAGE = 0xffff
 
 export function writeMessage(stream: Duplex, message: object): void {
   const body = Buffer.from(JSON.stringify(message))
+  if (body.length > LONGEST_MESSAGE) throw new RangeError(`a message of ${body.length} bytes`)
   const frame = Buffer.allocUnsafe(2 + body.length)
   frame.writeUInt16BE(body.length)
   body.copy(frame, 2)
@@ -50,31 +53,33 @@ export function parse<S extends v.GenericSchema>(schema: S, value: unknown, what
   )
 }
 
-async function readExactly(stream: Duplex, length: number, signal: AbortSignal): Promise<Buffer> {
-  if (length === 0) return Buffer.alloc(0)
-  for (;;) {
-    // read(n) answers null until n bytes are there, but hands out a shorter rest once the stream has ended.
-    const bytes = stream.read(length) as Buffer | null
-    if (bytes !== null && bytes.length === length) return bytes
-    if (bytes !== null || stream.readableEnded || stream.destroyed)
-      throw new FarportError('ERR_PROTOCOL', 'the peer closed the stream in the middle of a message')
-    await readable(stream, signal)
-  }
-}
-
-/** Resolves when there may be more to read, also when that is the end. */
-function readable(stream: Duplex, signal: AbortSignal): Promise<void> {
+/**
+ * Listens without a break until all is there: each new listener is told again of bytes that are too few, and the process
+ * would go round and round on them, without a turn for the network to bring the rest.
+ * @throws FarportError ERR_PROTOCOL when the stream ends before `length` bytes came
+ */
+export function readExactly(stream: Duplex, length: number, signal: AbortSignal): Promise<Buffer> {
   return new Promise((resolve, reject) => {
-    const settle = (error?: unknown) => {
-      stream.off('readable', onEvent).off('end', onEvent).off('close', onEvent).off('error', settle)
+    const settle = (act: () => void) => {
+      stream.off('readable', onEvent).off('end', onEvent).off('close', onEvent).off('error', fail)
       signal.removeEventListener('abort', onAbort)
-      if (error === undefined) resolve()
-      else reject(error)
+      act()
     }
-    const onEvent = () => settle()
-    const onAbort = () => settle(signal.reason)
-    if (signal.aborted) return reject(signal.reason)
-    stream.on('readable', onEvent).on('end', onEvent).on('close', onEvent).on('error', settle)
+    const fail = (error: unknown) => settle(() => reject(error))
+    const onAbort = () => fail(signal.reason)
+    const onEvent = () => {
+      // read(n) answers null until n bytes are there, but hands out a shorter rest once the stream has ended.
+      const bytes = length === 0 ? Buffer.alloc(0) : (stream.read(length) as Buffer | null)
+      if (bytes !== null && bytes.length === length) settle(() => resolve(bytes))
+      else if (bytes !== null || stream.readableEnded || stream.destroyed)
+        fail(new FarportError('ERR_PROTOCOL', 'the peer closed the stream in the middle of a message'))
+    }
+    if (signal.aborted) {
+      reject(signal.reason)
+      return
+    }
+    stream.on('readable', onEvent).on('end', onEvent).on('close', onEvent).on('error', fail)
     signal.addEventListener('abort', onAbort)
+    onEvent()
   })
 }
