@@ -2,6 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { Connection } from '@libp2p/interface'
 import { type Multiaddr, multiaddr } from '@multiformats/multiaddr'
 import { FarportError } from '../errors.ts'
+import { isRelayed } from './relay-address.ts'
 
 /** A peer is reached within this time or not at all. */
 const DIAL_TIMEOUT_MS = 10_000
@@ -21,15 +22,19 @@ interface Dial {
 }
 
 /**
- * Reaches peers by their addresses: several at a time, the first that answers wins. libp2p's own dial queue tries them
- * one after the other and keeps of their errors only the text.
+ * Reaches peers by their addresses: several at a time, the first that answers wins. The way through a relay starts at
+ * once, beside the direct ones. When it wins, those go on: a direct connection that comes a moment later is the better
+ * path. libp2p's own dial queue tries addresses one after the other and keeps of their errors only the text.
  */
 export class Dialer {
   readonly #dialAddress: DialAddress
+  readonly #closed: AbortSignal
   readonly #dials = new Map<string, Dial>()
 
-  constructor(dialAddress: DialAddress) {
+  /** @param closed aborted when the node is no more */
+  constructor(dialAddress: DialAddress, closed: AbortSignal) {
     this.#dialAddress = dialAddress
+    this.#closed = closed
   }
 
   /**
@@ -38,7 +43,8 @@ export class Dialer {
    * @throws FarportError ERR_PEER_UNREACHABLE with what went wrong at each address; the signal's reason
    */
   async dial(peerId: string, addresses: readonly string[], signal: AbortSignal): Promise<Connection> {
-    const key = [peerId, ...addresses].join(' ')
+    // With or without the PeerID at its end, an address is the same one.
+    const key = [peerId, ...addresses.map((address) => address.replace(`/p2p/${peerId}`, ''))].join(' ')
     let dial = this.#dials.get(key)
     if (dial === undefined) {
       const gaveUp = new AbortController()
@@ -73,23 +79,43 @@ export class Dialer {
     }
   }
 
-  /** `over` is aborted from outside when nobody waits any more, and here as soon as one address has won. */
+  /** `over` is aborted when nobody waits any more. */
   async #race(peerId: string, addresses: readonly string[], over: AbortController): Promise<Connection> {
-    const signal = AbortSignal.any([over.signal, AbortSignal.timeout(DIAL_TIMEOUT_MS)])
-    const failures: string[] = []
+    const tried = addresses.slice(0, MAX_ADDRESSES)
+    const race: Race = {
+      peerId,
+      failures: [],
+      directEnds: new AbortController(),
+      relayedEnds: new AbortController(),
+    }
+    const limit = AbortSignal.any([this.#closed, AbortSignal.timeout(DIAL_TIMEOUT_MS)])
+    const unwanted = () => {
+      if (race.winner === undefined) race.directEnds.abort()
+      race.relayedEnds.abort()
+    }
+    over.signal.addEventListener('abort', unwanted, { once: true })
+    if (over.signal.aborted) unwanted()
+    const direct = AbortSignal.any([limit, race.directEnds.signal])
+    const relayed = AbortSignal.any([limit, race.relayedEnds.signal])
+    try {
+      return await Promise.any([
+        ...this.#staggered(
+          race,
+          tried.filter((address) => !isRelayed(address)),
+          direct,
+        ),
+        ...this.#staggered(race, tried.filter(isRelayed), relayed),
+      ])
+    } catch (cause) {
+      const why = race.failures.length === 0 ? 'no address of it is known' : race.failures.join('; ')
+      throw new FarportError('ERR_PEER_UNREACHABLE', `${peerId} can't be reached: ${why}`, { cause })
+    }
+  }
+
+  #staggered(race: Race, addresses: readonly string[], signal: AbortSignal): Promise<Connection>[] {
     let mayStart: Promise<unknown> = Promise.resolve()
-    const attempts = addresses.slice(0, MAX_ADDRESSES).map((address) => {
-      const attempt = mayStart.then(async () => {
-        try {
-          const connection = await this.#attempt(parse(address, peerId), signal)
-          if (over.signal.aborted) throw late(connection)
-          over.abort()
-          return connection
-        } catch (error) {
-          failures.push(`${address}: ${inWords(error, signal)}`)
-          throw error
-        }
-      })
+    return addresses.map((address) => {
+      const attempt = mayStart.then(() => this.#contend(race, address, signal))
       const before = mayStart
       mayStart = Promise.race([
         attempt.catch(() => {}),
@@ -97,13 +123,31 @@ export class Dialer {
       ])
       return attempt
     })
+  }
+
+  async #contend(race: Race, address: string, signal: AbortSignal): Promise<Connection> {
     try {
-      return await Promise.any(attempts)
-    } catch (cause) {
-      const why = failures.length === 0 ? 'no address of it is known' : failures.join('; ')
-      throw new FarportError('ERR_PEER_UNREACHABLE', `${peerId} can't be reached: ${why}`, { cause })
+      const connection = await this.#attempt(parse(address, race.peerId), signal)
+      if (signal.aborted) throw late(connection)
+      race.winner ??= connection
+      race.relayedEnds.abort()
+      if (!isRelayed(address)) race.directEnds.abort()
+      return connection
+    } catch (error) {
+      race.failures.push(`${address}: ${inWords(error, signal)}`)
+      throw error
     }
   }
+}
+
+interface Race {
+  readonly peerId: string
+  readonly failures: string[]
+  /** Aborted when a direct connection has won, or nobody wants one any more. */
+  readonly directEnds: AbortController
+  /** Aborted when anything has won. */
+  readonly relayedEnds: AbortController
+  winner?: Connection
 }
 
 /** Rejects with the signal's reason; whatever `promise` does later is somebody else's. */
@@ -134,6 +178,14 @@ function late(connection: Connection): Error {
   return error
 }
 
+/** What relays answer, as the transport puts it. */
+const RELAY_WORDS: Record<string, string> = {
+  NO_RESERVATION: 'it is not at that relay right now',
+  PERMISSION_DENIED: 'that relay does not let us call it',
+  CONNECTION_FAILED: 'it did not answer that relay',
+  RESOURCE_LIMIT_EXCEEDED: 'that relay is full',
+}
+
 const WORDS: Record<string, string> = {
   ECONNREFUSED: 'connection refused',
   ECONNRESET: 'the connection was reset',
@@ -147,7 +199,8 @@ const WORDS: Record<string, string> = {
 /** libp2p passes on the handshake's errors as text only. */
 function inWords(error: unknown, signal: AbortSignal): string {
   const { name, message, code } = error as Error & { code?: string }
-  const words = WORDS[code ?? '']
+  const words =
+    WORDS[code ?? ''] ?? RELAY_WORDS[/failed to connect via relay with status (\w+)/.exec(message)?.[1] ?? '']
   if (words !== undefined) return words
   if (message.includes('does not match expected remote identity key')) return 'another key answers there'
   if (signal.aborted || name === 'AbortError' || name === 'TimeoutError')

@@ -1,8 +1,11 @@
 import type { ConnectionGater, MultiaddrConnection } from '@libp2p/interface'
 import type { Logger } from '../log.ts'
 
-/** Handshakes that one address may have under way at a time, so that it can't take the places of all. */
-const MAX_PENDING_PER_HOST = 32
+/**
+ * Handshakes that one address may have under way at a time, so that it can't take the places of all. A relay's may be many
+ * agents behind one router, which all come back at once.
+ */
+const MAX_PENDING_PER_HOST = { usual: 32, relay: 128 }
 /** A peer needs one connection, and for a time some more while its network changes. */
 const MAX_CONNECTIONS_PER_PEER = 16
 /** Refusals are logged once per peer in this time, */
@@ -17,6 +20,12 @@ export interface GaterOptions {
   admits: (peerId: string) => boolean
   /** How many connections the peer has. */
   connectionsOf: (peerId: string) => number
+  /** Relays may be dialed without being trusted; they get nothing by it. */
+  isRelay?: (peerId: string) => boolean
+  /** Whether this relay was asked to hand us callers. */
+  takesCallsFrom?: (relayId: string) => boolean
+  /** Whether this node is a relay. */
+  relays?: boolean
   /** Told each refusal of a peer; the log gets fewer. */
   onRefused?: OnRefused
   log: Logger
@@ -29,8 +38,8 @@ export interface GaterOptions {
  * and before it gets a muxer: strangers never reach code that handles streams.
  */
 export function createGater(options: GaterOptions): ConnectionGater {
-  const { admits, connectionsOf, onRefused, log, clock = Date.now } = options
-  const pending = new PendingHandshakes()
+  const { admits, connectionsOf, isRelay, takesCallsFrom, relays, onRefused, log, clock = Date.now } = options
+  const pending = new PendingHandshakes(relays ? MAX_PENDING_PER_HOST.relay : MAX_PENDING_PER_HOST.usual)
   const refusals = new RefusalLog(log, clock)
   return {
     denyInboundConnection(connection) {
@@ -51,7 +60,12 @@ export function createGater(options: GaterOptions): ConnectionGater {
       return true
     },
     denyOutboundConnection(peer) {
-      return !admits(peer.toString())
+      const peerId = peer.toString()
+      return !admits(peerId) && !isRelay?.(peerId)
+    },
+    // Who calls through it is asked like everybody else: at denyInboundEncryptedConnection, when Noise has proven it.
+    denyInboundRelayedConnection(relay) {
+      return !takesCallsFrom?.(relay.toString())
     },
   }
 }
@@ -59,11 +73,16 @@ export function createGater(options: GaterOptions): ConnectionGater {
 class PendingHandshakes {
   readonly #perHost = new Map<string, number>()
   readonly #hostOf = new WeakMap<MultiaddrConnection, string>()
+  readonly #maxPerHost: number
+
+  constructor(maxPerHost: number) {
+    this.#maxPerHost = maxPerHost
+  }
 
   begin(connection: MultiaddrConnection): boolean {
     const host = connection.remoteAddr.getComponents()[0]?.value ?? ''
     const count = this.#perHost.get(host) ?? 0
-    if (count >= MAX_PENDING_PER_HOST) return false
+    if (count >= this.#maxPerHost) return false
     this.#perHost.set(host, count + 1)
     this.#hostOf.set(connection, host)
     connection.addEventListener('close', () => this.end(connection), { once: true })

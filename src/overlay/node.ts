@@ -1,38 +1,49 @@
 import { EventEmitter } from 'node:events'
+import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
-import { setTimeout as sleep } from 'node:timers/promises'
 import { noise } from '@chainsafe/libp2p-noise'
 import { generateKeyPairFromSeed } from '@libp2p/crypto/keys'
-import type { Connection, Libp2p } from '@libp2p/interface'
+import type { ComponentLogger, Connection, Libp2p, Upgrader } from '@libp2p/interface'
+import { peerIdFromString } from '@libp2p/peer-id'
 import { tcp } from '@libp2p/tcp'
-import type { Multiaddr } from '@multiformats/multiaddr'
+import { type Multiaddr, multiaddr } from '@multiformats/multiaddr'
 import { createLibp2p } from 'libp2p'
 import { FarportError } from '../errors.ts'
 import type { Logger } from '../log.ts'
+import { isAlive } from './alive.ts'
+import { circuit } from './circuit.ts'
+import { HOP_PROTOCOL } from './circuit-message.ts'
 import { Dialer } from './dial.ts'
 import { toDuplex } from './duplex.ts'
 import { FrameError } from './frame-guard.ts'
 import { createGater, type OnRefused } from './gater.ts'
+import { KnownRelays } from './known-relays.ts'
 import { libp2pLog } from './libp2p-log.ts'
 import { checkListenAddresses, listenFailure } from './listen.ts'
+import { watchNetwork } from './network-watch.ts'
+import { MAX_STREAMS_PER_PROTOCOL, type OpenedStream, Opener } from './open.ts'
 import { type Path, pathOf } from './path.ts'
+import { groupRelays, isRelayed } from './relay-address.ts'
+import { MAX_HOP_STREAMS, type RelayPolicy, RelayServer } from './relay-server.ts'
+import { type RelayStatus, Reservations } from './reservations.ts'
+import { type SocketRole, upgradeSocket } from './socket-connection.ts'
 import { boundedYamux } from './yamux.ts'
 
 export type { Path } from './path.ts'
+export type { RelayPolicy } from './relay-server.ts'
+export type { RelayStatus } from './reservations.ts'
 
-/** What one protocol may have open on one connection, per direction. */
-const MAX_STREAMS_PER_PROTOCOL = 512
-/** How long a connected peer may take to accept a stream. */
-const STREAM_TIMEOUT_MS = 5_000
-/**
- * A connection that takes longer than this to open a stream may be dead without our knowing (the network under it has
- * changed), so a new one is dialed meanwhile.
- */
-const HEDGE_MS = 1_000
-/** A peer that is slow on so many connections is slow, not gone. */
-const MAX_HEDGED = 4
-/** Between being turned away and asking once more. */
-const ASK_AGAIN_MS = 200
+/** How long a connection that may be dead has to show that it is not. */
+const CHECK_TIMEOUT_MS = 3_000
+
+/** Connections that one address may make per second, and handshakes that may be under way in all. */
+const KNOCKING = {
+  // libp2p's 5 and 10 lock out agents that share a NAT when they all come back after a restart of ours.
+  usual: { inboundConnectionThreshold: 64, maxIncomingPendingConnections: 256 },
+  // A relay may have all its agents behind one address. Turning the surplus away at once, so that it comes again, lets
+  // those that were let in finish in time; with a thousand handshakes under way at once none does.
+  relay: { inboundConnectionThreshold: 1024, maxIncomingPendingConnections: 256 },
+}
 
 export interface OverlayOptions {
   /** The private key: 32 bytes as in RFC 8032. */
@@ -45,6 +56,13 @@ export interface OverlayOptions {
   admits: (peerId: string) => boolean
   /** Told each connection that a peer tried and did not get. */
   onRefused?: OnRefused
+  /**
+   * Relays to keep a connection and a reservation at: `/ip4/192.0.2.1/tcp/4001/p2p/12D3KooW…`. One relay may be named by
+   * several addresses.
+   */
+  relays?: readonly string[]
+  /** Makes this node a relay. */
+  relayPolicy?: RelayPolicy
   log: Logger
 }
 
@@ -53,70 +71,77 @@ interface OverlayEvents {
   connect: [path: Path]
   /** or gone. The peer may have others. */
   disconnect: [path: Path]
-}
-
-interface OpenedStream {
-  stream: Duplex
-  path: Path
-}
-
-interface Wanted {
-  peerId: string
-  protocol: string
-  addresses: readonly string[]
-  signal: AbortSignal
+  /** How we stand with one of our relays has changed. */
+  relay: [status: RelayStatus]
 }
 
 /** What we use of libp2p's inside, handed to us as to any libp2p service. */
-interface Transports {
-  dial(address: Multiaddr, options: { signal: AbortSignal }): Promise<Connection>
-  getAddrs(): Multiaddr[]
+interface Inside {
+  transportManager: {
+    dial(address: Multiaddr, options: { signal: AbortSignal }): Promise<Connection>
+    getAddrs(): Multiaddr[]
+  }
+  upgrader: Upgrader
+  logger: ComponentLogger
 }
 
 /**
- * Starts a node.
+ * Starts a node. Relays that can't be reached don't keep it from starting.
  * @throws FarportError ERR_USAGE for an address that is none, ERR_IN_USE when one is taken
  */
 export async function createOverlay(options: OverlayOptions): Promise<Overlay> {
-  const { seed, listen, announce = [], admits, onRefused, log } = options
+  const { seed, listen, announce = [], admits, onRefused, relayPolicy, log } = options
   checkListenAddresses([...listen, ...announce])
-  let transports: Transports | undefined
-  let overlay: Overlay | undefined
+  const ours = groupRelays(options.relays ?? [])
+  const knownRelays = new KnownRelays(ours.keys())
+  let inside: Inside | undefined
+  // Set before the node starts, which is before anybody asks.
+  let overlay: Overlay
   const node = await createLibp2p({
     start: false,
     privateKey: await generateKeyPairFromSeed('Ed25519', seed),
     addresses: { listen: [...listen], appendAnnounce: [...announce] },
-    transports: [tcp()],
+    transports: [
+      tcp(),
+      circuit({
+        connectionsTo: (peerId) => overlay.directTo(peerId),
+        dialRelay: (peerId, address, signal) => overlay.dial(peerId, [address], signal),
+        takesCallsFrom: (relayId) => knownRelays.isOurs(relayId),
+      }),
+    ],
     connectionEncrypters: [noise()],
     streamMuxers: [boundedYamux()],
     connectionGater: createGater({
       admits,
-      connectionsOf: (peerId) => overlay?.paths(peerId).length ?? 0,
+      connectionsOf: (peerId) => overlay.paths(peerId).length,
+      isRelay: (peerId) => knownRelays.has(peerId),
+      takesCallsFrom: (relayId) => knownRelays.isOurs(relayId),
+      relays: relayPolicy !== undefined,
       ...(onRefused && { onRefused }),
       log,
     }),
     connectionManager: {
       maxConnections: 4096,
-      // libp2p's 10 and 5 lock out agents that share a NAT when they all come back after a restart of ours.
-      maxIncomingPendingConnections: 256,
-      inboundConnectionThreshold: 64,
+      ...(relayPolicy === undefined ? KNOCKING.usual : KNOCKING.relay),
     },
     // See SILENCE_MS in yamux.ts.
     connectionMonitor: { enabled: false },
     logger: libp2pLog(log),
     services: {
-      transports: ({ transportManager }: { transportManager: Transports }) => {
-        transports = transportManager
+      inside: ({ transportManager, upgrader, logger }: Inside) => {
+        inside = { transportManager, upgrader, logger }
         return {}
       },
     },
   })
-  overlay = new Overlay(node, transports as Transports, options)
+  overlay = new Overlay(node, inside as Inside, { ...options, ours, knownRelays })
   try {
+    if (relayPolicy !== undefined) await overlay.serveAsRelay(relayPolicy)
     await node.start()
   } catch (error) {
     throw listenFailure(error, listen)
   }
+  overlay.keepReservations()
   return overlay
 }
 
@@ -124,32 +149,79 @@ export async function createOverlay(options: OverlayOptions): Promise<Overlay> {
 export class Overlay extends EventEmitter<OverlayEvents> implements AsyncDisposable {
   readonly peerId: string
   readonly #node: Libp2p
-  readonly #transports: Transports
+  readonly #inside: Inside
   readonly #announce: readonly string[]
   readonly #admits: (peerId: string) => boolean
   readonly #log: Logger
+  readonly #knownRelays: KnownRelays
+  readonly #reservations: Reservations
+  readonly #opener: Opener
   readonly #dialer: Dialer
   readonly #closed = new AbortController()
-  /** Connections on which the peer has opened or accepted a stream: it knows us. */
-  readonly #accepted = new WeakSet<Connection>()
+  /** Connections that are being asked for a sign of life. */
+  readonly #checked = new WeakSet<Connection>()
 
   /** For createOverlay. */
-  constructor(node: Libp2p, transports: Transports, { announce = [], admits, log }: OverlayOptions) {
+  constructor(
+    node: Libp2p,
+    inside: Inside,
+    options: OverlayOptions & { ours: ReadonlyMap<string, readonly string[]>; knownRelays: KnownRelays },
+  ) {
     super()
+    const { announce = [], admits, log, ours, knownRelays } = options
     this.peerId = node.peerId.toString()
     this.#node = node
-    this.#transports = transports
+    this.#inside = inside
     this.#announce = announce
     this.#admits = admits
     this.#log = log
-    this.#dialer = new Dialer((address, dialOptions) => transports.dial(address, dialOptions))
+    this.#knownRelays = knownRelays
+    this.#dialer = new Dialer(
+      (address, dialOptions) => inside.transportManager.dial(address, dialOptions),
+      this.#closed.signal,
+    )
+    this.#opener = new Opener({
+      peerId: this.peerId,
+      connectionsTo: (peerId) => this.#connections(peerId),
+      dial: (peerId, addresses, signal) => this.dial(peerId, addresses, signal),
+      requireTrust: (peerId) => this.#requireTrust(peerId),
+      onSlow: (connection) => this.#check(connection),
+    })
+    this.#reservations = new Reservations({
+      relays: ours,
+      connectionsTo: (peerId) => this.directTo(peerId),
+      connect: (peerId, addresses, signal) => this.dial(peerId, addresses, signal),
+      onChange: (status) => this.emit('relay', status),
+      log,
+    })
     node.addEventListener('connection:open', ({ detail }) => this.#opened(detail))
   }
 
-  /** Where others reach us, with our PeerID. */
+  /** For createOverlay. */
+  async serveAsRelay(policy: RelayPolicy): Promise<void> {
+    const addresses = () => this.#directAddresses().map((address) => multiaddr(address))
+    const server = new RelayServer(policy, addresses, this.#log)
+    await this.#node.handle(HOP_PROTOCOL, (stream, connection) => server.serve(stream, connection), {
+      maxInboundStreams: MAX_HOP_STREAMS,
+      maxOutboundStreams: MAX_HOP_STREAMS,
+    })
+  }
+
+  /** For createOverlay. */
+  keepReservations(): void {
+    this.#reservations.start()
+    watchNetwork(() => this.#reservations.networkChanged(), this.#closed.signal)
+  }
+
+  /** Where others reach us, with our PeerID: directly, and through relays that hold a reservation now. */
   addresses(): string[] {
-    const own = [...this.#announce, ...this.#transports.getAddrs().map(String)]
-    return [...new Set(own)].map((address) => `${address}/p2p/${this.peerId}`)
+    const relayed = this.#reservations.addresses().map((relay) => `${relay}/p2p-circuit/p2p/${this.peerId}`)
+    return [...this.#directAddresses(), ...relayed]
+  }
+
+  /** How we stand with each of our relays. */
+  relays(): RelayStatus[] {
+    return this.#reservations.statuses()
   }
 
   /**
@@ -160,7 +232,7 @@ export class Overlay extends EventEmitter<OverlayEvents> implements AsyncDisposa
     await this.#node.handle(
       protocol,
       (stream, connection) => {
-        this.#accepted.add(connection)
+        this.#opener.accept(connection)
         serve(toDuplex(stream), pathOf(connection))
       },
       {
@@ -172,7 +244,8 @@ export class Overlay extends EventEmitter<OverlayEvents> implements AsyncDisposa
   }
 
   /**
-   * Opens a stream to a peer, on the connection there is, else on a new one.
+   * Opens a stream to a peer: on the best connection there is, on another when that one does not answer, else on a new
+   * one, for which direct addresses and those through relays race.
    * @throws FarportError ERR_NOT_TRUSTED when either side does not know the other, ERR_PEER_UNREACHABLE,
    *   ERR_PROTOCOL when the peer does not speak the protocol; the signal's reason
    */
@@ -186,7 +259,7 @@ export class Overlay extends EventEmitter<OverlayEvents> implements AsyncDisposa
     const over = new AbortController()
     const until = AbortSignal.any([signal, this.#closed.signal, over.signal])
     try {
-      return await this.#openHedged({ peerId, protocol, addresses, signal: until })
+      return await this.#opener.open({ peerId, protocol, addresses, signal: until })
     } catch (error) {
       signal.throwIfAborted()
       this.#closed.signal.throwIfAborted()
@@ -201,6 +274,50 @@ export class Overlay extends EventEmitter<OverlayEvents> implements AsyncDisposa
     return this.#connections(peerId).map(pathOf)
   }
 
+  /** Ends a path that may be dead, unless the peer gives a sign of life on it. */
+  check(path: Path): void {
+    for (const connection of this.#connections(path.peerId))
+      if (connection.id === path.id) this.#check(connection)
+  }
+
+  /**
+   * Dials these addresses, those through relays left out, although a connection may exist.
+   * @throws FarportError ERR_NOT_TRUSTED, ERR_PEER_UNREACHABLE; the signal's reason
+   */
+  async dialDirect(peerId: string, addresses: readonly string[], signal: AbortSignal): Promise<Path> {
+    this.#requireTrust(peerId)
+    const direct = addresses.filter((address) => !isRelayed(address))
+    return pathOf(await this.dial(peerId, direct, signal))
+  }
+
+  /**
+   * Makes a connected socket a connection to the peer, and owns it. Each side has the other role.
+   * @throws FarportError ERR_NOT_TRUSTED, ERR_PEER_UNREACHABLE
+   */
+  async adopt(
+    socket: Socket,
+    { peerId, role, signal }: { peerId: string; role: SocketRole; signal: AbortSignal },
+  ): Promise<Path> {
+    try {
+      this.#requireTrust(peerId)
+    } catch (error) {
+      socket.destroy()
+      throw error
+    }
+    return pathOf(await upgradeSocket(this.#inside, socket, { peerId, role, signal }))
+  }
+
+  /** A new connection. For what makes up this node. */
+  async dial(peerId: string, addresses: readonly string[], signal: AbortSignal): Promise<Connection> {
+    this.#knownRelays.add(addresses)
+    return await this.#dialer.dial(peerId, addresses, signal)
+  }
+
+  /** Open connections that lead through no relay, the best first. For what makes up this node. */
+  directTo(peerId: string): Connection[] {
+    return this.#connections(peerId).filter(({ direct }) => direct)
+  }
+
   /** Cuts every connection to the peer at once, with all that is open on them. */
   async disconnect(peerId: string, reason: string): Promise<void> {
     const cut = new FarportError('ERR_NOT_TRUSTED', `disconnected: ${reason}`)
@@ -209,90 +326,35 @@ export class Overlay extends EventEmitter<OverlayEvents> implements AsyncDisposa
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#closed.abort(new FarportError('ERR_PEER_UNREACHABLE', 'this node is closing'))
+    await this.#reservations[Symbol.asyncDispose]()
     await this.#node.stop()
   }
 
-  async #openHedged(wanted: Wanted): Promise<OpenedStream> {
-    const [connection, ...others] = this.#connections(wanted.peerId)
-    if (connection === undefined) return await this.#openOnNew(wanted)
-    const onOld = this.#openOn(connection, wanted)
-    const answer = onOld.catch((error: FarportError) => error)
-    const mayHedge = others.length + 1 < MAX_HEDGED
-    const soon = await (mayHedge ? Promise.race([answer, hedge(wanted.signal)]) : answer)
-    if (soon instanceof FarportError) {
-      if (connection.status === 'open') throw soon
-      return await this.#openOnNew(wanted)
-    }
-    if (soon !== undefined) return soon
-
-    const both = [onOld, this.#openOnNew(wanted)]
-    try {
-      const first = await Promise.any(both)
-      for (const other of both)
-        other.then(
-          (opened) => opened !== first && opened.stream.destroy(),
-          () => {},
-        )
-      return first
-    } catch (error) {
-      throw (error as AggregateError).errors[1]
-    }
+  #directAddresses(): string[] {
+    const own = [...this.#announce, ...this.#inside.transportManager.getAddrs().map(String)]
+    return [...new Set(own)].map((address) => `${address}/p2p/${this.peerId}`)
   }
 
-  async #openOnNew(wanted: Wanted): Promise<OpenedStream> {
-    const { peerId, addresses, signal } = wanted
-    for (let turnedAway = false; ; turnedAway = true) {
-      const connection = await this.#dialer.dial(peerId, addresses, signal)
-      try {
-        return await this.#openOn(connection, wanted)
-      } catch (error) {
-        // Noise tells us who the peer is before it tells the peer who we are: one that does not want us closes then.
-        if (signal.aborted || connection.status === 'open' || this.#accepted.has(connection)) throw error
-        if (turnedAway)
-          throw new FarportError(
-            'ERR_NOT_TRUSTED',
-            `${peerId} closed the connection as soon as it learnt who we are: it does not know this machine's key, ${this.peerId}. Add that to its trusted_peers`,
-            { cause: error },
-          )
-      }
-      // A peer that is just stopping closes like that, too, but then it is gone.
-      await sleep(ASK_AGAIN_MS, undefined, { signal })
-      this.#requireTrust(peerId)
-    }
-  }
-
-  async #openOn(connection: Connection, { peerId, protocol, signal }: Wanted): Promise<OpenedStream> {
-    const timeout = AbortSignal.timeout(STREAM_TIMEOUT_MS)
-    try {
-      const stream = await connection.newStream(protocol, {
-        signal: AbortSignal.any([signal, timeout]),
-        runOnLimitedConnection: true,
-        maxOutboundStreams: MAX_STREAMS_PER_PROTOCOL,
-      })
-      this.#accepted.add(connection)
-      return { stream: toDuplex(stream), path: pathOf(connection) }
-    } catch (cause) {
-      if ((cause as Error).name === 'UnsupportedProtocolError')
-        throw new FarportError(
-          'ERR_PROTOCOL',
-          `${peerId} does not speak ${protocol}: it shares no ports, or is of another version`,
-          { cause },
-        )
-      const why = timeout.aborted ? 'does not answer' : 'closed the connection'
-      throw new FarportError('ERR_PEER_UNREACHABLE', `${peerId} ${why}`, { cause })
-    }
+  #check(connection: Connection): void {
+    if (this.#checked.has(connection)) return
+    this.#checked.add(connection)
+    void isAlive(connection, CHECK_TIMEOUT_MS).then((alive) => {
+      this.#checked.delete(connection)
+      if (!alive) connection.abort(new FarportError('ERR_PEER_UNREACHABLE', 'the peer does not answer'))
+    })
   }
 
   #requireTrust(peerId: string): void {
-    if (!this.#admits(peerId))
+    if (!this.#admits(peerId) && !this.#knownRelays.has(peerId))
       throw new FarportError('ERR_NOT_TRUSTED', `${peerId} is not in trusted_peers: add its line to reach it`)
   }
 
   /** Live ones, the best first: direct before relayed, then the newest, since what is old may be dead. */
   #connections(peerId?: string): Connection[] {
+    // By peer where there is one: a relay asks at each of a thousand connections.
     return this.#node
-      .getConnections()
-      .filter((c) => c.status === 'open' && (peerId === undefined || c.remotePeer.toString() === peerId))
+      .getConnections(peerId === undefined ? undefined : peerIdFromString(peerId))
+      .filter(({ status }) => status === 'open')
       .sort((a, b) => Number(b.direct) - Number(a.direct) || b.timeline.open - a.timeline.open)
   }
 
@@ -300,7 +362,8 @@ export class Overlay extends EventEmitter<OverlayEvents> implements AsyncDisposa
     const path = pathOf(connection)
     const log = this.#log.child({ peer: path.peerId, address: path.remoteAddress })
     // The trust file may have changed since the gater was asked.
-    if (!this.#admits(path.peerId)) {
+    const isRelay = path.direction === 'outbound' && this.#knownRelays.has(path.peerId)
+    if (!this.#admits(path.peerId) && !isRelay) {
       connection.abort(new FarportError('ERR_NOT_TRUSTED', 'no longer admitted'))
       return
     }
@@ -318,9 +381,4 @@ export class Overlay extends EventEmitter<OverlayEvents> implements AsyncDisposa
       { once: true },
     )
   }
-}
-
-/** Answers undefined when it is time to try another connection. */
-async function hedge(signal: AbortSignal): Promise<undefined> {
-  await sleep(HEDGE_MS, undefined, { ref: false, signal }).catch(() => {})
 }

@@ -2,6 +2,8 @@ import type { Connection } from '@libp2p/interface'
 
 /** How a peer is connected right now. */
 export interface Path {
+  /** Names the connection, as long as this process lives. */
+  readonly id: string
   readonly peerId: string
   /** The other end's multiaddr as seen from here, without the PeerID: `/ip4/192.0.2.7/tcp/4001`. */
   readonly remoteAddress: string
@@ -17,6 +19,7 @@ export interface Path {
 export function pathOf(connection: Connection): Path {
   const peerId = connection.remotePeer.toString()
   return {
+    id: connection.id,
     peerId,
     remoteAddress: connection.remoteAddr.toString().replace(`/p2p/${peerId}`, ''),
     kind: connection.direct ? 'direct' : 'relayed',

@@ -4,14 +4,14 @@ import { FrameGuard, MAX_DATA_BYTES } from './frame-guard.ts'
 
 /** What all protocols together may have open on one connection, per direction. */
 const MAX_STREAMS = 1024
-const PING_INTERVAL_MS = 10_000
+const PING_INTERVAL_MS = 5_000
 /**
- * A connection on which nothing arrives for so long, although we ping, is dead. Channels notice a dead path much earlier;
- * this is for what is left of it. libp2p's connection monitor would judge the answer time of single pings instead, and
- * so cut a live connection that is merely busy.
+ * A connection on which nothing arrives for so long, although we ping, is dead. Channels notice a dead path earlier; an
+ * agent's connection to its relay, on which nothing may be said for days, has only this. libp2p's connection monitor would
+ * judge the answer time of single pings instead, and so cut a live connection that is merely busy.
  */
-const SILENCE_MS = 30_000
-const TICK_MS = 5_000
+const SILENCE_MS = 12_000
+const TICK_MS = 2_000
 
 /** yamux with bounds: on what a peer may announce, on memory per stream, and on how long it may be silent. */
 export function boundedYamux(): () => StreamMuxerFactory {

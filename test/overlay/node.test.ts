@@ -335,7 +335,7 @@ test('a connection that has died without a word is replaced within seconds', asy
   const started = performance.now()
   await assertEchoes(await openEcho(near, far, [network.address]))
   assert.ok(performance.now() - started < 4_000)
-  assert.equal(near.paths().length, 2, 'the old one may be just slow, and is left to its own')
+  assert.equal(near.paths().length, 2, 'the old one may be just slow, and is asked first')
   await assertEchoes(await openEcho(near, far, [network.address]))
 })
 
@@ -346,15 +346,15 @@ test('a connection on which nothing arrives any more is ended, one that is merel
     await using near = await startNode({ listen: [] })
     await using network = await Network.start(bare(far))
     const stream = await openEcho(near, far, [network.address])
-    mock.timers.tick(25_000)
+    mock.timers.tick(11_000)
     await assertEchoes(stream)
-    mock.timers.tick(25_000)
+    mock.timers.tick(11_000)
     await assertEchoes(stream)
 
     network.freeze()
-    mock.timers.tick(30_000)
+    mock.timers.tick(12_000)
     assert.deepEqual([near.paths().length, far.paths().length], [1, 1])
-    mock.timers.tick(5_000)
+    mock.timers.tick(2_000)
     assert.deepEqual([near.paths().length, far.paths().length], [0, 0])
     assert.ok(await closed(stream))
   } finally {

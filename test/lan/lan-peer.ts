@@ -3,10 +3,10 @@
  * JSON lines: {"ready":true}, then whom it found.
  */
 import { networkInterfaces } from 'node:os'
+import { announceOnLan, findOnLan } from '../../src/lan/lan.ts'
+import { LanLinks } from '../../src/lan/lan-links.ts'
+import { encodeAnswer, readMessage } from '../../src/lan/lan-message.ts'
 import { createLog } from '../../src/log.ts'
-import { announceOnLan, findOnLan } from '../../src/overlay/lan.ts'
-import { LanLinks } from '../../src/overlay/lan-links.ts'
-import { encodeAnswer, readMessage } from '../../src/overlay/lan-message.ts'
 
 /** `lie` answers whoever asks, whatever the addresses are. */
 export type LanPeerCommand = 'announce' | 'find' | 'lie'

@@ -7,11 +7,11 @@ import type { NetworkInterfaceInfo } from 'node:os'
 import { createInterface } from 'node:readline'
 import { describe, test } from 'node:test'
 import { type Answer, decode, encode, type Packet } from '@dnsquery/dns-packet'
+import { announceOnLan, findOnLan, type LanPeer } from '../../src/lan/lan.ts'
 import { createLog } from '../../src/log.ts'
-import { announceOnLan, findOnLan, type LanPeer } from '../../src/overlay/lan.ts'
 import { formatPeerId } from '../../src/trust/peer-id.ts'
+import { deadline } from '../overlay/nodes.ts'
 import { type LanPeerArguments, type LanPeerCommand, loopback } from './lan-peer.ts'
-import { deadline } from './nodes.ts'
 
 const GROUP = '224.0.0.251'
 const PORT = 5353

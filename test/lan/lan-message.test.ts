@@ -8,7 +8,7 @@ import {
   encodeQuestion,
   isLanAddress,
   readMessage,
-} from '../../src/overlay/lan-message.ts'
+} from '../../src/lan/lan-message.ts'
 import { formatPeerId, peerIdProblem } from '../../src/trust/peer-id.ts'
 
 const ANNA = formatPeerId(new Uint8Array(32).fill(1))

@@ -1,0 +1,45 @@
+import { once } from 'node:events'
+import type { Duplex } from 'node:stream'
+import { CircuitMessageError, encodeVarint, MAX_CIRCUIT_MESSAGE, readVarint } from './circuit-message.ts'
+
+export function writeCircuitMessage(stream: Duplex, message: Uint8Array): void {
+  stream.write(Buffer.concat([encodeVarint(message.length), message]))
+}
+
+/**
+ * Reads one message and leaves every byte behind it in the stream: they belong to the relayed connection.
+ * @throws CircuitMessageError for a message that is too long or never comes whole; the signal's reason
+ */
+export async function readCircuitMessage(stream: Duplex, signal: AbortSignal): Promise<Uint8Array> {
+  let got: Buffer = Buffer.alloc(0)
+  for (;;) {
+    signal.throwIfAborted()
+    const header = readVarint(got)
+    if (header !== undefined) {
+      if (header.value > MAX_CIRCUIT_MESSAGE) throw new CircuitMessageError('it is too long')
+      const end = header.length + header.value
+      if (got.length >= end) {
+        if (got.length > end) stream.unshift(got.subarray(end))
+        return got.subarray(header.length, end)
+      }
+    }
+    const chunk = stream.read() as Buffer | null
+    if (chunk !== null) got = Buffer.concat([got, chunk])
+    else if (stream.readableEnded || stream.destroyed)
+      throw new CircuitMessageError('the stream ended before it', { cause: stream.errored })
+    else await readableOrEnd(stream, signal)
+  }
+}
+
+async function readableOrEnd(stream: Duplex, signal: AbortSignal): Promise<void> {
+  const over = new AbortController()
+  const until = { signal: AbortSignal.any([signal, over.signal]) }
+  try {
+    // `once` rejects when the stream fails, which the caller sees by itself.
+    await Promise.race(
+      ['readable', 'end', 'close'].map((event) => once(stream, event, until).catch(() => {})),
+    )
+  } finally {
+    over.abort()
+  }
+}
