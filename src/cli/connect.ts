@@ -2,6 +2,7 @@ import { Command, InvalidArgumentError } from 'commander'
 import type { Endpoint, Link } from '../config/config.ts'
 import type { DaemonEvent } from '../daemon/daemon.ts'
 import { FarportError } from '../errors.ts'
+import { loopbackOption } from './loopback.ts'
 import { type CommonFlags, run } from './run.ts'
 import { until } from './until.ts'
 
@@ -12,6 +13,7 @@ interface ConnectFlags extends CommonFlags {
   stdio?: true
   resume: number
   wait?: true
+  loopback?: number
 }
 
 export const connectCommand = new Command('connect')
@@ -31,6 +33,7 @@ export const connectCommand = new Command('connect')
     30,
   )
   .option('--wait', 'keep trying when the peer or the port is not there yet, instead of ending')
+  .addOption(loopbackOption())
   .addHelpText(
     'after',
     '\nSeveral ports in one process: as many PEER/PORT as local ends, in the same order.\n' +
@@ -46,7 +49,14 @@ export const connectCommand = new Command('connect')
         if (!stdio) output.event(event.event, event, describe(event))
       }
       await using daemon = await startDaemon(
-        { home, listen: [], shares: [], links, wait: flags.wait === true },
+        {
+          home,
+          listen: [],
+          ...(flags.loopback !== undefined && { loopback: { afterMs: flags.loopback * 1000 } }),
+          shares: [],
+          links,
+          wait: flags.wait === true,
+        },
         { log, signal, report },
       )
       if (!stdio) {
@@ -68,11 +78,14 @@ function describe(event: DaemonEvent): string | undefined {
     case 'path':
       return `${event.peer}: ${event.kind}, ${event.address}, encrypted by ${event.encryption}, multiplexed by ${event.muxer}`
     case 'absent':
+    case 'relay':
       return undefined
     case 'link':
       switch (event.state) {
         case 'up':
           return `${event.port}: open`
+        case 'moved':
+          return `${event.port}: now ${event.path ?? 'on another path'}, ${event.roundTripMs} ms there and back`
         case 'down':
           return `${event.port}: ${event.reason}; trying again`
         case 'dropped':

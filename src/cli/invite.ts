@@ -5,8 +5,8 @@ import { RIGHTS, type Right } from '../trust/grants.ts'
 import type { InviteEnd } from '../trust/invites.ts'
 import { inviteSentence } from '../trust/pairing-sentences.ts'
 import { drawQr } from '../trust/qr.ts'
+import { listenOn } from './listen.ts'
 import { type CommonFlags, run } from './run.ts'
-import { DEFAULT_LISTEN } from './share.ts'
 
 interface InviteFlags extends CommonFlags {
   code?: true
@@ -14,6 +14,7 @@ interface InviteFlags extends CommonFlags {
   may: string
   expires?: string
   listen?: string[]
+  relay?: string[]
 }
 
 export const inviteCommand = new Command('invite')
@@ -24,16 +25,17 @@ export const inviteCommand = new Command('invite')
   )
   .option(
     '--code',
-    'four short words to say, for a machine on the same network; default is a ticket to paste',
+    'four short words to say, for a machine on the same network or at the same relay; default is a ticket to paste',
   )
   .option('--qr', 'draw the ticket as a QR code too')
   .option(
     '--may <rights>',
-    'what it may do with them: watch, use, configure, lines, steal',
+    'what it may do with them: watch, use, configure, lines, steal; or relay, to use this machine as its relay',
     'use,configure,lines',
   )
   .option('--expires <date>', 'the last day, YYYY-MM-DD (default: until it is revoked)')
   .option('--listen <addr...>', 'where to listen when no `farport share` runs in this home')
+  .option('--relay <relay...>', 'relays to be reached through when no `farport share` runs in this home')
   .action((ports: string[], flags: InviteFlags) =>
     run(flags, async ({ home, output, log, signal }) => {
       const request: InviteRequest = {
@@ -49,14 +51,21 @@ export const inviteCommand = new Command('invite')
       const how = answer ?? (await inviteAlone(request, report))
 
       async function inviteAlone(alone: InviteRequest, tell: (event: InviteEvent) => void) {
-        if (ports.length === 0)
+        if (ports.length === 0 && alone.may.some((right) => right !== 'relay'))
           throw new FarportError(
             'ERR_USAGE',
             'name the ports it may use: no `farport share` runs in this home to ask',
           )
         const { startDaemon } = await import('../daemon/daemon.ts')
         await using daemon: Daemon = await startDaemon(
-          { home, listen: flags.listen ?? DEFAULT_LISTEN, shares: [], links: [], wait: true },
+          {
+            home,
+            listen: listenOn(flags.listen),
+            relays: flags.relay ?? [],
+            shares: [],
+            links: [],
+            wait: true,
+          },
           { log, signal, report: () => {} },
         )
         return await daemon.invite(alone, tell, signal)
@@ -70,7 +79,11 @@ function describe(event: InviteEvent, { qr }: InviteFlags): string | undefined {
   switch (event.event) {
     case 'invite': {
       const minutes = Math.round((event.until - Date.now()) / 60_000)
-      const what = `It may use ${event.ports.join(', ')}: ${event.may.join(', ')}. Good for one machine and ${minutes} minutes.`
+      const use =
+        event.ports.length > 0
+          ? `It may use ${event.ports.join(', ')}: ${event.may.join(', ')}`
+          : 'It may use this relay'
+      const what = `${use}. Good for one machine and ${minutes} minutes.`
       const how =
         event.form === 'code'
           ? 'On the other machine, type `farport pair` and then'

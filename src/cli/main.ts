@@ -2,12 +2,15 @@ import { readFileSync } from 'node:fs'
 import { Command, CommanderError, Option } from 'commander'
 import { connectCommand } from './connect.ts'
 import { demoCommand } from './demo.ts'
+import { doctorCommand } from './doctor.ts'
 import { EXIT } from './exit-code.ts'
 import { idCommand } from './id.ts'
 import { inviteCommand } from './invite.ts'
 import { pairCommand } from './pair.ts'
 import { peersCommand } from './peers.ts'
+import { pingCommand } from './ping.ts'
 import { portsCommand } from './ports.ts'
+import { relayCommand } from './relay.ts'
 import { revokeCommand } from './revoke.ts'
 import { shareCommand } from './share.ts'
 
@@ -24,10 +27,13 @@ const program = new Command('farport')
 
 for (const command of [
   shareCommand,
+  relayCommand,
   inviteCommand,
   pairCommand,
   connectCommand,
   portsCommand,
+  pingCommand,
+  doctorCommand,
   peersCommand,
   revokeCommand,
   idCommand,

@@ -18,16 +18,24 @@ export interface Context {
   signal: AbortSignal
 }
 
+/** No hand is as quick as this. */
+const SAME_SIGNAL_MS = 200
+
 /** Runs a command's body and turns how it ended into output and an exit code. */
 export async function run(flags: CommonFlags, body: (context: Context) => Promise<void>): Promise<void> {
   const output = createOutput(flags.json === true)
   const stop = new AbortController()
   let interrupted: NodeJS.Signals | undefined
+  let interruptedAt = 0
   const onSignal = (signal: NodeJS.Signals) => {
-    // The second signal is for a person who has waited long enough.
-    if (interrupted !== undefined) process.exit(EXIT.interrupted)
-    interrupted = signal
-    stop.abort()
+    if (interrupted === undefined) {
+      interrupted = signal
+      interruptedAt = performance.now()
+      stop.abort()
+    }
+    // A later signal is for a person who has waited long enough. One at the same time is the same once more: a terminal
+    // signals the whole group, and whoever started us passes it on.
+    else if (performance.now() - interruptedAt > SAME_SIGNAL_MS) process.exit(EXIT.interrupted)
   }
   // `farport demo | head`: whoever read has gone, so it is time to end, and to end what was started.
   const onOutputGone = () => stop.abort()
@@ -39,7 +47,8 @@ export async function run(flags: CommonFlags, body: (context: Context) => Promis
     await body({ home, output, log: createLog(flags.logLevel), signal: stop.signal })
     // SIGTERM is how a service is told to end; only a person's Ctrl-C counts as interrupted.
     process.exitCode = interrupted === 'SIGINT' ? EXIT.interrupted : EXIT.ok
-  } catch (error) {
+  } catch (thrown) {
+    const error = firstOf(thrown)
     if (interrupted === undefined && !stop.signal.aborted) {
       output.error(error)
       process.exitCode = exitCodeOf(error)
@@ -47,4 +56,9 @@ export async function run(flags: CommonFlags, body: (context: Context) => Promis
   } finally {
     for (const signal of signals) process.off(signal, onSignal)
   }
+}
+
+/** What went wrong first: that something could not be closed either, after that, explains nothing. */
+function firstOf(error: unknown): unknown {
+  return error instanceof SuppressedError ? firstOf(error.suppressed) : error
 }

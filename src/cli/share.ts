@@ -4,31 +4,36 @@ import type { Share } from '../config/config.ts'
 import type { DaemonEvent } from '../daemon/daemon.ts'
 import { FarportError } from '../errors.ts'
 import { trustLine } from './id.ts'
+import { DEFAULT_LISTEN, listenOn } from './listen.ts'
+import { loopbackOption } from './loopback.ts'
+import { describeRelay } from './relay-status.ts'
 import { type CommonFlags, run } from './run.ts'
 import { until } from './until.ts'
 
-/** Farport's port, on every address of the machine. */
-export const DEFAULT_LISTEN = ['/ip4/0.0.0.0/tcp/4001', '/ip6/::/tcp/4001']
-
 interface ShareFlags extends CommonFlags {
   listen?: string[]
+  announce?: string[]
+  relay?: string[]
+  loopback?: number
 }
 
 export const shareCommand = new Command('share')
   .description('share serial ports with the peers in trusted_peers')
   .argument('<device...>', 'DEVICE or DEVICE=NAME: a path, better a /dev/serial/by-id link, or simulated:gps')
-  .option('--listen <addr...>', `multiaddrs to listen on (default: ${DEFAULT_LISTEN.join(' ')})`)
+  .option('--listen <addr...>', `multiaddrs to listen on, or none (default: ${DEFAULT_LISTEN.join(' ')})`)
+  .option(
+    '--announce <addr...>',
+    'further addresses under which this machine is reached, such as a forwarded port',
+  )
+  .option(
+    '--relay <relay...>',
+    'relays to be reached through: names in trusted_peers, or addresses that end with /p2p/PEERID',
+  )
+  .addOption(loopbackOption())
   .action((devices: string[], flags: ShareFlags) =>
     run(flags, async ({ home, output, log, signal }) => {
       const shares = devices.map(parseShare)
-      const report = (event: DaemonEvent) =>
-        output.event(
-          event.event,
-          event,
-          event.event === 'absent'
-            ? `${event.port}: ${event.device} is not there yet; plug it in`
-            : undefined,
-        )
+      const report = (event: DaemonEvent) => output.event(event.event, event, describe(event))
       const names = new Set<string>()
       for (const { name } of shares) {
         if (names.has(name))
@@ -41,7 +46,16 @@ export const shareCommand = new Command('share')
       // Loaded here and not above: libp2p takes most of a second, which `--help` need not.
       const { startDaemon } = await import('../daemon/daemon.ts')
       await using daemon = await startDaemon(
-        { home, listen: flags.listen ?? DEFAULT_LISTEN, shares, links: [], wait: true },
+        {
+          home,
+          listen: listenOn(flags.listen),
+          ...(flags.announce && { announce: flags.announce }),
+          relays: flags.relay ?? [],
+          ...(flags.loopback !== undefined && { loopback: { afterMs: flags.loopback * 1000 } }),
+          shares,
+          links: [],
+          wait: true,
+        },
         { log, signal, report },
       )
       const ports = shares.map((share) => share.name)
@@ -59,6 +73,17 @@ export const shareCommand = new Command('share')
       await until(signal)
     }),
   )
+
+function describe(event: DaemonEvent): string | undefined {
+  switch (event.event) {
+    case 'absent':
+      return `${event.port}: ${event.device} is not there yet; plug it in`
+    case 'relay':
+      return describeRelay(event)
+    default:
+      return undefined
+  }
+}
 
 /** `DEVICE=NAME`, or `DEVICE` called after its last part. By-id names hold no `=`, so the last one separates. */
 function parseShare(text: string): Share {

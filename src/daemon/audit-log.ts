@@ -10,6 +10,7 @@
  *   lines       port, and of dtr, rts, break those that changed: {on, changes}
  *   close       port, path, address, toDevice, fromDevice (bytes of data), durationMs, reason
  *   revoke      reason
+ *   rotate      to (PeerID), state. A peer's key: announced, in force. Ours: accepted by the peer, switched
  *   left-out    refusals: how many were not written one by one, see RefusalLimit; addresses: how many they came from, as
  *               far as they are told apart
  *   lost        lines: how many could not be written
@@ -20,22 +21,14 @@
  * The file is opened for each line. Lines are few, and so a disk that was full, a file that was moved away or whose modes
  * were put right needs nobody to notice.
  */
-import {
-  closeSync,
-  constants,
-  fstatSync,
-  ftruncateSync,
-  openSync,
-  renameSync,
-  type Stats,
-  writeSync,
-} from 'node:fs'
+import { closeSync, constants, fstatSync, ftruncateSync, openSync, renameSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import { FarportError } from '../errors.ts'
 import type { Logger } from '../log.ts'
 import { printable } from '../printable.ts'
 import type { CallerPath, HostEvent } from '../session/host.ts'
 import type { Right } from '../trust/grants.ts'
+import { checkModes } from '../trust/strict-modes.ts'
 
 export type AuditEvent =
   | HostEvent
@@ -55,6 +48,13 @@ export type AuditEvent =
       readonly reason: string
     }
   | { readonly event: 'revoke'; readonly peerId: string; readonly reason: string }
+  /** A key takes another's place; `peerId` is whose key it is, or who has accepted ours. */
+  | {
+      readonly event: 'rotate'
+      readonly peerId: string
+      readonly next: string
+      readonly state: 'announced' | 'in force' | 'accepted' | 'switched'
+    }
 
 /** Where events are kept account of. */
 export interface Audit {
@@ -73,7 +73,7 @@ export interface AuditLogOptions {
   write?: (fd: number, line: Buffer) => number
 }
 
-const AUDIT_LOG = 'audit.log'
+export const AUDIT_LOG = 'audit.log'
 
 const MAX_BYTES = 8 * 1024 * 1024
 /** Of each thing a peer said. */
@@ -150,6 +150,9 @@ export class AuditLog implements Audit, Disposable {
         break
       case 'revoke':
         this.#append('revoke', peerId, { reason: event.reason })
+        break
+      case 'rotate':
+        this.#append('rotate', peerId, { to: event.next, state: event.state })
         break
       default:
         event satisfies never
@@ -319,24 +322,11 @@ function openToAppend(path: string, create: number): { fd: number; size: number 
   const fd = openSync(path, O_WRONLY | O_APPEND | O_NONBLOCK | create, 0o600)
   try {
     const stats = fstatSync(fd)
-    checkModes(path, stats)
+    if (!stats.isFile()) throw new FarportError('ERR_HOME', `${path} is not a regular file: move it away`)
+    checkModes(path, stats, 'accessible by others')
     return { fd, size: stats.size }
   } catch (error) {
     closeSync(fd)
     throw error
   }
-}
-
-function checkModes(path: string, stats: Stats): void {
-  if (!stats.isFile()) throw new FarportError('ERR_HOME', `${path} is not a regular file: move it away`)
-  // Windows has neither owners nor modes in this sense.
-  const us = process.geteuid?.()
-  if (us === undefined) return
-  if (stats.uid !== us && stats.uid !== 0)
-    throw new FarportError('ERR_HOME', `${path} belongs to another user: move it away`)
-  if ((stats.mode & 0o077) !== 0)
-    throw new FarportError(
-      'ERR_HOME',
-      `${path} is accessible by others, so it can't be trusted: type  chmod go= ${path}`,
-    )
 }

@@ -137,7 +137,9 @@ function nameOf(path: string, held: BigIntStats): AsyncDisposable {
   return {
     async [Symbol.asyncDispose]() {
       const now = await lstat(path, { bigint: true }).catch(() => undefined)
-      if (now?.ino === held.ino && now.dev === held.dev) await unlink(path)
+      if (now?.ino === held.ino && now.dev === held.dev)
+        // What stays, as on a disk that has become read-only, is free for the next one all the same.
+        await unlink(path).catch(() => {})
     },
   }
 }

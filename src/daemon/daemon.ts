@@ -1,34 +1,37 @@
 import type { Duplex } from 'node:stream'
 import * as v from 'valibot'
-import type { Config, Link } from '../config/config.ts'
+import type { Config } from '../config/config.ts'
 import { machineName } from '../config/machine-name.ts'
-import type { LocalEndpoint, OpenPort } from '../endpoints/endpoint.ts'
-import { createPtyEndpoint } from '../endpoints/pty.ts'
-import { joinStdio } from '../endpoints/stdio.ts'
-import { listenTcp } from '../endpoints/tcp.ts'
-import { FarportError } from '../errors.ts'
+import { DirectPaths } from '../direct/direct-paths.ts'
+import { isDialableHere } from '../direct/path-address.ts'
 import type { Logger } from '../log.ts'
-import { createOverlay, type Path } from '../overlay/node.ts'
-import { listPorts } from '../serial/discovery.ts'
-import type { Cables } from '../serial/simulated.ts'
-import { portSource } from '../serial/source.ts'
+import { createOverlay, type Path, type RelayStatus } from '../overlay/node.ts'
+import { isRelayed } from '../overlay/relay-address.ts'
 import { SERIAL_PROTOCOL } from '../session/hello.ts'
-import { PortHost, type SharedPort } from '../session/host.ts'
+import { PortHost } from '../session/host.ts'
 import { type Listing, PORTS_PROTOCOL } from '../session/listing.ts'
-import { parse } from '../session/message.ts'
-import { openRemotePort, type RemoteEvent } from '../session/remote.ts'
+import { answerPings, PING_PROTOCOL } from '../session/ping.ts'
+import type { RemoteEvent } from '../session/remote.ts'
 import { RIGHTS } from '../trust/grants.ts'
 import { loadIdentity } from '../trust/identity.ts'
 import type { InviteEnd } from '../trust/invites.ts'
 import { PAIR_PROTOCOL } from '../trust/pairing.ts'
+import { ROTATE_PROTOCOL } from '../trust/rotation.ts'
 import { openTrustStore } from '../trust/trust-store.ts'
+import { parse } from '../wire/message.ts'
 import { openAuditLog } from './audit-log.ts'
 import { listenControl } from './control.ts'
+import { checkLink, startLink } from './link.ts'
 import { type InviteEvent, type InviteRequest, type Joined, Pairing } from './pairing.ts'
 import { PeerNames } from './peer-names.ts'
 import { Peers } from './peers.ts'
+import { RelayRole } from './relay-role.ts'
+import { byPeer, Relaying, relayAddresses, relaysToPeers, stunAtRelays } from './relaying.ts'
+import { Rotation, type RotationReport } from './rotation.ts'
+import { sharedPorts } from './shared-ports.ts'
 
 export type { InviteEvent, InviteRequest } from './pairing.ts'
+export type { RotationReport } from './rotation.ts'
 
 /** What a daemon reports while it runs. */
 export type DaemonEvent =
@@ -36,6 +39,8 @@ export type DaemonEvent =
   | ({ event: 'link'; port: string } & RemoteEvent)
   /** A shared device is not there yet; a peer that asks for it is told so. */
   | { event: 'absent'; port: string; device: string }
+  /** How we stand with one of our relays. */
+  | { event: 'relay'; relay: string; address: string; state: RelayStatus['state']; reason?: string }
 
 export interface DaemonOptions {
   log: Logger
@@ -52,11 +57,14 @@ interface RunningLink {
 
 export interface Daemon extends AsyncDisposable {
   readonly peerId: string
+  /** Where others reach us, through our relays once these have reserved. */
   readonly addresses: readonly string[]
   readonly links: readonly RunningLink[]
   /** Resolves when every link is over by itself, as standard input and output may be. */
   readonly ended: Promise<void>
   portsOf(peer: string, signal: AbortSignal): Promise<Listing[]>
+  /** One round trip over the best path there is. */
+  ping(peer: string, signal: AbortSignal): Promise<{ path: Path; roundTripMs: number }>
   /** Opens an invite, by default to all ports that are shared, and follows it to its end. */
   invite(
     request: InviteRequest,
@@ -64,7 +72,12 @@ export interface Daemon extends AsyncDisposable {
     signal: AbortSignal,
   ): Promise<InviteEnd>
   /** Takes up an invite of another machine. */
-  pair(text: string, options: { at?: string; signal: AbortSignal }): Promise<Joined>
+  pair(
+    text: string,
+    options: { at?: string; relays?: readonly string[]; signal: AbortSignal },
+  ): Promise<Joined>
+  /** Tells the peers of a new key and, when they know it, puts it in the place of the home's. */
+  rotate(options: { now: boolean }, signal: AbortSignal): Promise<RotationReport>
 }
 
 /**
@@ -76,40 +89,87 @@ export async function startDaemon(config: Config, { log, signal, report }: Daemo
   const identity = await loadIdentity(config.home, { create: true })
   // First, because it is also what keeps a second farport with the same key from starting.
   const inviting = Promise.withResolvers<Daemon['invite']>()
-  if (config.listen.length > 0)
+  const rotating = Promise.withResolvers<Daemon['rotate']>()
+  const shares = config.shares.length > 0
+  // Others reach us: we may be asked to invite, and there is something to keep account of.
+  const serves = shares || config.listen.length > 0 || (config.relays ?? []).length > 0
+  if (serves)
     stack.use(
       await listenControl(
         config.home,
         {
           invite: async (params, { emit, signal: until }) =>
             await (await inviting.promise)(parse(inviteSchema, params, 'invite'), emit, until),
+          rotate: async (params, { signal: until }) =>
+            await (await rotating.promise)(parse(rotateSchema, params, 'rotation'), until),
         },
         { log },
       ),
     )
   const trust = stack.use(await openTrustStore(config.home, { log }))
   const names = new PeerNames(trust)
-  const shares = config.shares.length > 0
-  // Whoever only uses ports of others has nothing to keep account of.
-  const audit =
-    shares || config.listen.length > 0
-      ? stack.use(openAuditLog({ home: config.home, nameOf: (peerId) => names.of(peerId), log }))
-      : undefined
+  const audit = serves
+    ? stack.use(openAuditLog({ home: config.home, nameOf: (peerId) => names.of(peerId), log }))
+    : undefined
+  const relays = relayAddresses(config.relays ?? [], trust)
+  const role =
+    config.relay && stack.use(await RelayRole.start({ trust, stunPorts: config.relay.stunPorts, audit, log }))
+  // Those whom we turn away are of interest to the owner of ports, or of a relay.
+  const guards = shares || role !== undefined
   let pairing: Pairing | undefined
+  const admits = (peerId: string) =>
+    trust.admits(peerId) || (pairing?.admits(peerId) ?? false) || (role?.admits(peerId) ?? false)
   const overlay = stack.use(
     await createOverlay({
       seed: identity.seed,
       listen: config.listen,
-      admits: (peerId) => trust.admits(peerId) || (pairing?.admits(peerId) ?? false),
+      ...(config.announce && { announce: config.announce }),
+      relays,
+      ...(role && { relayPolicy: role.policy }),
+      admits,
       onRefused: (peerId, address, reason) => {
-        if (shares) audit?.record({ event: 'refuse', peerId, address, reason })
+        if (guards) audit?.record({ event: 'refuse', peerId, address, reason })
       },
       log,
     }),
   )
-  const strangers = stack.use(new Pairing({ overlay, trust, name: machineName(), audit, log }))
+  const relaying =
+    relays.length > 0
+      ? stack.use(new Relaying({ overlay, trust, relays, report: reportRelay(report, names), log }))
+      : undefined
+  const strangers = stack.use(
+    new Pairing({
+      overlay,
+      trust,
+      name: machineName(),
+      audit,
+      stays: (peerId) => trust.admits(peerId) || (role?.admits(peerId) ?? false),
+      ...(relaying && { openDoor: (door) => relaying.openDoor(door) }),
+      log,
+    }),
+  )
   pairing = strangers
   await overlay.handle(PAIR_PROTOCOL, (stream, from) => void strangers.serve(stream, from))
+  await role?.serve(overlay)
+  if (role === undefined)
+    stack.use(
+      await DirectPaths.start(overlay, {
+        stun: () => relaying?.stun() ?? stunAtRelays(overlay.paths()),
+        trusts: (peerId) => trust.admits(peerId),
+        ...(config.loopback && { mayDial: isDialableHere, patienceMs: config.loopback.afterMs }),
+        log,
+      }),
+    )
+  const peers = new Peers(overlay, trust, reportOnce(report))
+  const rotation = stack.use(
+    new Rotation({
+      ...{ home: config.home, identity, overlay, trust, peers, audit, log },
+      ...{ relays: byPeer(relays), isRelay: role !== undefined, announces: serves },
+    }),
+  )
+  await overlay.handle(ROTATE_PROTOCOL, (stream, from) => void rotation.serve(stream, from))
+  await rotation.resume()
+  rotating.resolve((options, until) => rotation.rotate(options, until))
   const shared = await sharedPorts(config.shares)
   for (const { name, source } of shared)
     if (!(await source.present())) report({ event: 'absent', port: name, device: source.description.path })
@@ -121,18 +181,19 @@ export async function startDaemon(config: Config, { log, signal, report }: Daemo
       log,
     }),
   )
-  if (shares) {
-    // Strangers who are let in to pair get no further than that.
-    const trusted =
-      (serve: (stream: Duplex, peerId: string, path: Path) => Promise<void>) =>
-      (stream: Duplex, path: Path) => {
-        const { peerId } = path
-        if (trust.admits(peerId)) void serve(stream, peerId, path)
-        else {
-          audit?.record({ event: 'refuse', peerId, address: path.remoteAddress, reason: NOT_TRUSTED })
-          stream.destroy()
-        }
+  // Strangers who are let in to pair get no further than that.
+  const trusted =
+    (serve: (stream: Duplex, peerId: string, path: Path) => Promise<void>) =>
+    (stream: Duplex, path: Path) => {
+      const { peerId } = path
+      if (trust.admits(peerId)) void serve(stream, peerId, path)
+      else {
+        audit?.record({ event: 'refuse', peerId, address: path.remoteAddress, reason: NOT_TRUSTED })
+        stream.destroy()
       }
+    }
+  if (serves) await overlay.handle(PING_PROTOCOL, trusted(answerPings))
+  if (shares) {
     await overlay.handle(
       SERIAL_PROTOCOL,
       trusted((stream, peerId, path) => host.accept(stream, peerId, path)),
@@ -142,43 +203,42 @@ export async function startDaemon(config: Config, { log, signal, report }: Daemo
       trusted((stream, peerId, path) => host.answerPorts(stream, peerId, path)),
     )
   }
-  trust.on('change', ({ removed, narrowed }) => {
+  trust.on('change', (change) => {
+    const { removed, narrowed } = change
     const revoked = (peerIds: string[], reason: string) => {
-      for (const peerId of shares ? peerIds : []) audit?.record({ event: 'revoke', peerId, reason })
+      for (const peerId of guards ? peerIds : []) audit?.record({ event: 'revoke', peerId, reason })
     }
-    revoked(removed, 'its line in trusted_peers is gone or has expired')
+    revoked(removed, 'its line in trusted_peers is gone, has expired or is for another key')
     revoked(narrowed, 'its line in trusted_peers may allow less than before')
     names.refresh()
     host.enforce()
-    for (const { peerId } of overlay.paths())
-      if (!trust.admits(peerId) && !strangers.admits(peerId))
+    role?.enforce(overlay, change)
+    // Relays are called, and so need not be trusted.
+    const called = new Set([...byPeer([...relays, ...relaysToPeers(trust)]).keys()])
+    for (const { peerId, direction } of overlay.paths())
+      if (!admits(peerId) && !(direction === 'outbound' && called.has(peerId)))
         void overlay.disconnect(peerId, 'no longer in trusted_peers')
   })
 
-  const peers = new Peers(overlay, trust, reportOnce(report))
   const links: RunningLink[] = []
   const ends: Promise<void>[] = []
   for (const link of config.links) {
-    if (!config.wait) checkPort(link, await peers.ports(link.peer, signal, link.port))
+    if (!config.wait) checkLink(link, await peers.ports(link.peer, signal, link.port))
     const name = `${link.peer}/${link.port}`
-    const open: OpenPort = (until) =>
-      openRemotePort(
-        {
-          port: link.port,
-          connect: (attempt) => peers.open(link.peer, SERIAL_PROTOCOL, attempt),
-          resumeMs: link.resumeMs,
-          report: (event) => report({ event: 'link', port: name, ...event }),
-          log: log.child({ link: name }),
-        },
-        until,
-      )
-    const endpoint = stack.use(await startEndpoint(link, open, log.child({ link: name })))
+    const endpoint = stack.use(
+      await startLink(link, {
+        peers,
+        report: (event) => report({ event: 'link', port: name, ...event }),
+        log: log.child({ link: name }),
+      }),
+    )
     links.push({ peer: link.peer, port: link.port, address: endpoint.address })
     ends.push(endpoint.ended)
   }
 
   const invite: Daemon['invite'] = (request, tell, until) => {
-    const ports = request.ports.length > 0 ? request.ports : config.shares.map(({ name }) => name)
+    const wanted = request.may.some((right) => right !== 'relay') ? config.shares.map(({ name }) => name) : []
+    const ports = request.ports.length > 0 ? request.ports : wanted
     return strangers.invite({ ...request, ports }, tell, until)
   }
   inviting.resolve(invite)
@@ -186,12 +246,18 @@ export async function startDaemon(config: Config, { log, signal, report }: Daemo
   const parts = stack.move()
   return {
     peerId: overlay.peerId,
-    addresses: overlay.addresses(),
+    addresses: [
+      ...overlay.addresses().filter((address) => !isRelayed(address)),
+      ...relays.map((relay) => `${relay}/p2p-circuit/p2p/${overlay.peerId}`),
+    ],
     links,
     ended: Promise.all(ends).then(() => {}),
     portsOf: (peer, until) => peers.ports(peer, until),
+    ping: (peer, until) => peers.ping(peer, until),
     invite,
-    pair: (text, options) => strangers.join(text, options),
+    pair: (text, { relays: asked = [], ...options }) =>
+      strangers.join(text, { ...options, relays: relayAddresses(asked, trust) }),
+    rotate: (options, until) => rotation.rotate(options, until),
     [Symbol.asyncDispose]: () => parts.disposeAsync(),
   }
 }
@@ -203,57 +269,15 @@ const inviteSchema = v.object({
   expires: v.exactOptional(v.number()),
 })
 
+const rotateSchema = v.object({ now: v.boolean() })
+
 const NOT_TRUSTED = 'it is not in trusted_peers'
 
-async function sharedPorts(shares: Config['shares']): Promise<SharedPort[]> {
-  // The two ends of a simulated cable meet here.
-  const cables: Cables = new Map()
-  const known = shares.length > 0 ? await listPorts() : []
-  return shares.map(({ name, device }) => {
-    const found = known.find(({ path, byId, byPath }) => [path, byId, byPath].includes(device))
-    const description = {
-      ...(found?.driver && { driver: found.driver }),
-      ...(found?.usb && { usb: found.usb }),
-    }
-    return { name, source: portSource(device, { cables, description }) }
-  })
-}
-
-async function startEndpoint({ endpoint }: Link, open: OpenPort, log: Logger): Promise<LocalEndpoint> {
-  switch (endpoint.type) {
-    case 'pty':
-      return await createPtyEndpoint({ link: endpoint.path, log }, open)
-    case 'rfc2217':
-    case 'raw':
-      return await listenTcp({ host: endpoint.host, port: endpoint.port, mode: endpoint.type, log }, open)
-    case 'stdio':
-      return joinStdio({ input: process.stdin, output: process.stdout }, open)
-    default:
-      return endpoint satisfies never
+function reportRelay(report: DaemonOptions['report'], names: PeerNames): (status: RelayStatus) => void {
+  return ({ peerId, address, state, reason }) => {
+    const relay = names.of(peerId) ?? peerId
+    report({ event: 'relay', relay, address, state, ...(reason !== undefined && { reason }) })
   }
-}
-
-/** Says at once what would otherwise be found out by the first program that opens the port. */
-function checkPort(link: Link, ports: Listing[]): void {
-  const where = `${link.peer}/${link.port}`
-  const [port] = ports
-  if (port === undefined)
-    throw new FarportError('ERR_PROTOCOL', `${link.peer} says nothing about ${link.port}`)
-  if (!port.may.includes('use'))
-    throw new FarportError(
-      'ERR_NOT_GRANTED',
-      `we may ${port.may.join(', ')} ${where}, not use it: its owner can change may= in our line there`,
-    )
-  if (port.state === 'held')
-    throw new FarportError(
-      'ERR_PORT_BUSY',
-      `${where} is in use by another peer or program: try again when it is free, or give --wait`,
-    )
-  if (port.state === 'absent')
-    throw new FarportError(
-      'ERR_DEVICE_ABSENT',
-      `${where} has no device right now (${port.description.path}): plug it in, or give --wait`,
-    )
 }
 
 /** Reports a peer's path when it is not the one last reported. */

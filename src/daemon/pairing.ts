@@ -1,19 +1,24 @@
 import { randomBytes } from 'node:crypto'
 import type { Duplex } from 'node:stream'
 import { FarportError } from '../errors.ts'
+import { announceOnLan } from '../lan/lan.ts'
 import type { Logger } from '../log.ts'
-import { announceOnLan, findOnLan } from '../overlay/lan.ts'
 import type { Overlay, Path } from '../overlay/node.ts'
+import { isRelayed } from '../overlay/relay-address.ts'
+import { askDirectory, DIRECTORY_PROTOCOL } from '../relay/directory.ts'
 import { describesTicketOrCode, newCode, parseCode } from '../trust/code.ts'
 import type { Grant, Right } from '../trust/grants.ts'
-import { type Attempt, INVITE_LIFETIME_MS, type InviteEnd, Invites, type Source } from '../trust/invites.ts'
+import { INVITE_LIFETIME_MS, type InviteEnd, Invites, type Source } from '../trust/invites.ts'
 import { joinInvite, recordPeer, serveInvite } from '../trust/pair-stream.ts'
 import { inviteIdOf, PAIR_PROTOCOL, type PairingFailure } from '../trust/pairing.ts'
 import type { Terms } from '../trust/pairing-terms.ts'
+import { type Revocation, revokedSentence } from '../trust/revoked-peers.ts'
 import { decodeTicket, encodeTicket } from '../trust/ticket.ts'
 import type { TrustStore } from '../trust/trust-store.ts'
 import type { TrustedPeer } from '../trust/trusted-peers.ts'
 import type { Audit } from './audit-log.ts'
+import { findInviter } from './find-inviter.ts'
+import { byPeer, relaysToPeers } from './relaying.ts'
 
 export interface InviteRequest {
   form: 'ticket' | 'code'
@@ -48,7 +53,9 @@ export interface Joined {
 /** A stranger who is let in while an invite is open has so long to pair. */
 const STRANGER_MS = 20_000
 const MAX_STRANGERS = 16
-/** How long a code is looked for on the LAN. */
+/** In a line of trusted_peers. */
+const MAX_RELAYS_TOLD = 3
+/** How long a code is looked for. */
 const FIND_MS = 15_000
 /** How much longer, once one who has those three digits has refused: most likely it was mistyped. */
 const FIND_ANOTHER_MS = 2_000
@@ -60,6 +67,10 @@ interface PairingOptions {
   name: string
   /** Of invites we make; none when we make none. */
   audit?: Audit | undefined
+  /** Whether a peer may be connected for other reasons than to pair. */
+  stays: (peerId: string) => boolean
+  /** Tells our relays that an invite is open, until disposed of; `until` is in milliseconds of performance.now(). */
+  openDoor?: (door: { nameplate?: string; until: number }) => Promise<AsyncDisposable>
   log: Logger
 }
 
@@ -69,17 +80,22 @@ export class Pairing implements Disposable {
   readonly #trust: TrustStore
   readonly #name: string
   readonly #audit: Audit | undefined
+  readonly #stays: PairingOptions['stays']
+  readonly #openDoor: PairingOptions['openDoor']
   readonly #log: Logger
   readonly #invites: Invites
   /** Peers that a ticket or the LAN named, while we pair with them. */
   readonly #hosts = new Set<string>()
   readonly #strangers = new Map<string, NodeJS.Timeout>()
+  readonly #serving = new Set<Promise<void>>()
 
-  constructor({ overlay, trust, name, audit, log }: PairingOptions) {
+  constructor({ overlay, trust, name, audit, stays, openDoor, log }: PairingOptions) {
     this.#overlay = overlay
     this.#trust = trust
     this.#name = name
     this.#audit = audit
+    this.#stays = stays
+    this.#openDoor = openDoor
     this.#log = log
     const failed = ({ peerId, address }: Source, reason: PairingFailure) =>
       audit?.record({
@@ -88,26 +104,37 @@ export class Pairing implements Disposable {
         ...(address !== undefined && { address }),
         reason: `pairing failed: ${reason}`,
       })
-    this.#invites = new WatchedInvites({ self: overlay.peerId, record: recordPeer(trust) }, failed)
+    this.#invites = new Invites({
+      self: overlay.peerId,
+      record: recordPeer(trust),
+      isRevoked: (peerId) => this.#revocation(peerId) !== undefined,
+    })
+      .on('failed', (_id, reason, _triesLeft, source) => failed(source, reason))
+      .on('refused', (_id, reason, source) => failed(source, reason))
     overlay.on('connect', this.#onConnect)
   }
 
   /** Whether a peer that is not in trusted_peers may connect now. */
   admits(peerId: string): boolean {
-    return this.#hosts.has(peerId) || (this.#invites.size > 0 && this.#strangers.size < MAX_STRANGERS)
+    if (this.#hosts.has(peerId)) return true
+    return (
+      this.#invites.size > 0 && this.#strangers.size < MAX_STRANGERS && this.#revocation(peerId) === undefined
+    )
   }
 
   /** Serves a stream on which a peer speaks PAIR_PROTOCOL. */
   async serve(stream: Duplex, { peerId, remoteAddress, kind }: Path): Promise<void> {
     const address =
       kind === 'direct' ? (/^\/ip[46]\/([^/]+)/.exec(remoteAddress)?.[1] ?? remoteAddress) : undefined
-    await serveInvite(stream, {
+    const serving = serveInvite(stream, {
       self: this.#overlay.peerId,
       joiner: peerId,
       invites: this.#invites,
       ...(address === undefined ? {} : { address }),
       signal: AbortSignal.timeout(STRANGER_MS),
     })
+    this.#serving.add(serving)
+    await serving.finally(() => this.#serving.delete(serving))
     this.#dismiss(peerId)
   }
 
@@ -123,15 +150,24 @@ export class Pairing implements Disposable {
     await using stack = new AsyncDisposableStack()
     const { form, ports, may, expires } = request
     const until = Date.now() + INVITE_LIFETIME_MS
-    const addrs = this.#reachable()
+    const code = form === 'code' ? freshCode() : undefined
+    const nameplate = code?.nameplate
+    // Before the ticket, which names a relay where we can be met now.
+    if (this.#openDoor !== undefined)
+      stack.use(
+        await this.#openDoor({
+          ...(nameplate !== undefined && { nameplate }),
+          until: performance.now() + INVITE_LIFETIME_MS,
+        }),
+      )
+    const { id, secret, text } = code ?? this.#freshTicket(until)
     const terms: Terms = {
       name: this.#name,
       ports,
       may,
-      addrs,
+      addrs: [...this.#directAddresses(), ...this.#relayedAddresses()],
       ...(expires === undefined ? {} : { expires }),
     }
-    const { id, secret, text, nameplate } = form === 'code' ? freshCode() : this.#freshTicket(addrs, until)
     const hex = Buffer.from(id).toString('hex')
     const over = Promise.withResolvers<InviteEnd>()
     const mine = (of: string) => of === hex
@@ -178,28 +214,37 @@ export class Pairing implements Disposable {
         await announceOnLan({
           nameplate,
           peerId: this.#overlay.peerId,
-          addresses: () => this.#reachable(),
+          addresses: () => this.#directAddresses(),
           log: this.#log,
         }),
       )
     report({ event: 'invite', form, text, ports, may, until })
-    const how = await over.promise
+    const how = await over.promise.finally(async () => {
+      // Last words are still on their way, and whoever called us may close the node: a joiner that never hears that it is
+      // trusted does not trust either.
+      if (!signal.aborted) await Promise.all(this.#serving)
+    })
     report({ event: 'ended', how })
     return how
   }
 
   /**
    * Takes up an invite of another machine.
-   * @param at where to look for it, with its PeerID, when a code can't be found on the LAN
+   * @param at where it is, with its PeerID, when its code can't be found
+   * @param relays addresses of relays to ask for a code, beside those that lead to our peers
    * @throws FarportError ERR_USAGE for what is no ticket or code, ERR_NOT_TRUSTED, ERR_PEER_UNREACHABLE
    */
-  async join(text: string, { at, signal }: { at?: string; signal: AbortSignal }): Promise<Joined> {
+  async join(
+    text: string,
+    { at, relays = [], signal }: { at?: string; relays?: readonly string[]; signal: AbortSignal },
+  ): Promise<Joined> {
     const terms: Terms = { name: this.#name, ports: [], may: [], addrs: [] }
     if (describesTicketOrCode(text) === 'ticket') {
-      const { peerId, addresses, inviteId, secret } = decodeTicket(text, Date.now())
+      const { peerId, addresses, relay, inviteId, secret } = decodeTicket(text, Date.now())
+      const relayed = relay === undefined ? [] : [`${relay}/p2p-circuit`]
       try {
         return await this.#joinAt(
-          { peerId, addresses },
+          { peerId, addresses: [...addresses, ...relayed] },
           { inviteId, secret, terms, expected: peerId },
           signal,
         )
@@ -211,7 +256,7 @@ export class Pairing implements Disposable {
     const invite = { inviteId: inviteIdOf(nameplate), secret, terms }
     try {
       if (at !== undefined) return await this.#joinAt(peerOf(at), invite, signal)
-      return await this.#joinOnLan(nameplate, invite, signal)
+      return await this.#joinFound(nameplate, relays, invite, signal)
     } finally {
       secret.fill(0)
     }
@@ -224,8 +269,9 @@ export class Pairing implements Disposable {
   }
 
   /** Several may have the same three digits: the words tell, and a wrong try costs an invite one of three. */
-  async #joinOnLan(
+  async #joinFound(
     nameplate: string,
+    relays: readonly string[],
     invite: { inviteId: Uint8Array; secret: Uint8Array; terms: Terms },
     signal: AbortSignal,
   ): Promise<Joined> {
@@ -233,7 +279,14 @@ export class Pairing implements Disposable {
     const bounded = AbortSignal.any([signal, enough.signal, AbortSignal.timeout(FIND_MS)])
     const refusals = new Map<string, unknown>()
     let unreachable: unknown
-    for await (const found of findOnLan(nameplate, { signal: bounded, log: this.#log })) {
+    const asked = [...new Set([...relays, ...relaysToPeers(this.#trust)])]
+    const candidates = findInviter(nameplate, {
+      relays: asked,
+      askRelay: (relay, until) => this.#askRelay(nameplate, relay, until),
+      signal: bounded,
+      log: this.#log,
+    })
+    for await (const found of candidates) {
       // A peer is found again with further addresses; one that has said no is not asked twice.
       if (found.peerId === this.#overlay.peerId || refusals.has(found.peerId)) continue
       try {
@@ -253,9 +306,25 @@ export class Pairing implements Disposable {
       unreachable ??
       new FarportError(
         'ERR_PEER_UNREACHABLE',
-        `nobody on this network has an open invite ${nameplate}-…: is it still open, and are both machines on one LAN? A ticket works everywhere`,
+        asked.length > 0
+          ? `nobody on this network and at ${asked.length === 1 ? 'the relay' : 'the relays'} has an open invite ${nameplate}-…: is it still open, and is the relay the right one? A ticket works everywhere`
+          : `nobody on this network has an open invite ${nameplate}-…: is it still open, and are both machines on one LAN? Else name the relay by --relay, or use a ticket, which works everywhere`,
       )
     )
+  }
+
+  async #askRelay(
+    nameplate: string,
+    { peerId, addresses }: { peerId: string; addresses: readonly string[] },
+    signal: AbortSignal,
+  ): Promise<string[]> {
+    this.#hosts.add(peerId)
+    try {
+      const { stream } = await this.#overlay.open(peerId, DIRECTORY_PROTOCOL, { addresses, signal })
+      return await askDirectory(stream, nameplate, signal)
+    } finally {
+      this.#hosts.delete(peerId)
+    }
   }
 
   async #joinAt(
@@ -263,6 +332,9 @@ export class Pairing implements Disposable {
     invite: { inviteId: Uint8Array; secret: Uint8Array; terms: Terms; expected?: string },
     signal: AbortSignal,
   ): Promise<Joined> {
+    // Told before the invite is spent on a line that would not be written.
+    const revocation = this.#revocation(peerId)
+    if (revocation !== undefined) throw new FarportError('ERR_NOT_TRUSTED', revokedSentence(revocation))
     this.#hosts.add(peerId)
     try {
       const { stream } = await this.#overlay.open(peerId, PAIR_PROTOCOL, { addresses, signal })
@@ -273,7 +345,8 @@ export class Pairing implements Disposable {
         signal,
       })
       // Where we reached it just now is where we shall reach it again, whatever it believes its addresses are.
-      const addrs = [...new Set([...addresses, ...joined.peer.addrs])]
+      const all = [...new Set([...addresses, ...joined.peer.addrs])]
+      const addrs = all.toSorted((a, b) => Number(isRelayed(a)) - Number(isRelayed(b)))
       return { peer: await recordPeer(this.#trust)({ ...joined.peer, addrs }), allows: joined.allows }
     } finally {
       this.#hosts.delete(peerId)
@@ -281,64 +354,60 @@ export class Pairing implements Disposable {
     }
   }
 
-  #freshTicket(addresses: readonly string[], until: number) {
+  #freshTicket(until: number) {
     const id = randomBytes(8)
     const secret = randomBytes(16)
+    const [relay] = this.#relayedAddresses().map((address) => address.replace('/p2p-circuit', ''))
     const text = encodeTicket({
       peerId: this.#overlay.peerId,
-      addresses,
+      addresses: this.#directAddresses(),
+      ...(relay !== undefined && { relay }),
       inviteId: id,
       secret,
       expires: until,
     })
-    return { id, secret, text, nameplate: undefined }
+    return { id, secret, text }
   }
 
-  /** Our addresses as another machine would dial them. */
-  #reachable(): string[] {
-    const all = this.#overlay.addresses().map((address) => address.replace(/\/p2p\/[^/]+$/, ''))
+  /** Our addresses as another machine would dial them, without our PeerID. */
+  #directAddresses(): string[] {
+    const all = this.#addresses().filter((address) => !isRelayed(address))
     const outside = all.filter((address) => !/^\/ip4\/127\.|^\/ip6\/::1\//.test(address))
     return (outside.length > 0 ? outside : all).slice(0, 4)
   }
 
+  /** One of each relay, as far as they fit into what we say of ourselves. */
+  #relayedAddresses(): string[] {
+    const relays = byPeer(
+      this.#addresses()
+        .filter(isRelayed)
+        .map((address) => address.replace('/p2p-circuit', '')),
+    )
+    return [...relays]
+      .flatMap(([peerId, [address]]) => `${address}/p2p/${peerId}/p2p-circuit`)
+      .slice(0, MAX_RELAYS_TOLD)
+  }
+
+  #addresses(): string[] {
+    return this.#overlay.addresses().map((address) => address.replace(/\/p2p\/[^/]+$/, ''))
+  }
+
+  #revocation(peerId: string): Revocation | undefined {
+    return this.#trust.revoked().find((revocation) => revocation.peerId === peerId)
+  }
+
   /** Strangers are let in to pair, and not to stay. */
-  readonly #onConnect = ({ peerId }: Path): void => {
-    if (this.#trust.admits(peerId) || this.#hosts.has(peerId) || this.#strangers.has(peerId)) return
+  readonly #onConnect = ({ peerId, direction }: Path): void => {
+    // Whom we called is a host of ours, or a relay.
+    if (direction === 'outbound') return
+    if (this.#stays(peerId) || this.#hosts.has(peerId) || this.#strangers.has(peerId)) return
     this.#strangers.set(peerId, setTimeout(() => this.#dismiss(peerId), STRANGER_MS).unref())
   }
 
   #dismiss(peerId: string): void {
     clearTimeout(this.#strangers.get(peerId))
     this.#strangers.delete(peerId)
-    if (!this.#trust.admits(peerId)) void this.#overlay.disconnect(peerId, 'it has not paired')
-  }
-}
-
-/** Says of each try that failed who made it, which the book's own events don't. */
-class WatchedInvites extends Invites {
-  readonly #failed: (source: Source, reason: PairingFailure) => void
-
-  constructor(
-    options: ConstructorParameters<typeof Invites>[0],
-    failed: (source: Source, reason: PairingFailure) => void,
-  ) {
-    super(options)
-    this.#failed = failed
-    this.on('refused', (_id, reason, source) => failed(source, reason))
-  }
-
-  override begin(id: Uint8Array, source: Source): Attempt {
-    const attempt = super.begin(id, source)
-    return {
-      ...attempt,
-      fail: (reason) => {
-        // The book says `failed` at once or, when the try is over anyhow, never.
-        const tell = () => this.#failed(source, reason)
-        this.once('failed', tell)
-        attempt.fail(reason)
-        this.off('failed', tell)
-      },
-    }
+    if (!this.#stays(peerId)) void this.#overlay.disconnect(peerId, 'it has not paired')
   }
 }
 

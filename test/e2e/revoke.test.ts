@@ -20,6 +20,12 @@ test('revoke cuts a live channel within a second, and the peer stays out, also a
   socket.on('error', () => {})
   socket.write('x')
   assert.equal(String((await once(socket, 'data'))[0]), 'x')
+  let heard = 0
+  socket.on('data', (bytes) => {
+    heard += bytes.length
+  })
+  const talking = setInterval(() => socket.write('x'.repeat(100)), 5)
+  homes.use({ [Symbol.dispose]: () => clearInterval(talking) })
 
   const trusted = join(homes.agentHome, 'trusted_peers')
   const backup = await readFile(trusted)
@@ -31,12 +37,14 @@ test('revoke cuts a live channel within a second, and the peer stays out, also a
   await cut
   const tookMs = performance.now() - doneAt
   assert.ok(tookMs < 1000, `${tookMs} ms`)
+  assert.ok(heard > 100, 'in the middle of a transfer')
 
   const turnedAway = async () => {
     const ended = await farport(['connect', 'a/echo', '--home', homes.clientHome, '--raw', '127.0.0.1:0'])
     assert.equal(ended.code, 3, ended.stderr)
   }
   await turnedAway()
+  const heardThen = heard
   await writeFile(trusted, backup)
   const peers = await farport(['peers', '--home', homes.agentHome])
   assert.equal(peers.code, 0)
@@ -45,6 +53,7 @@ test('revoke cuts a live channel within a second, and the peer stays out, also a
     /^no peer is trusted\nline 1 of trusted_peers is refused: client was revoked on /,
   )
   await turnedAway()
+  assert.equal(heard, heardThen, 'no byte after')
   socket.destroy()
 })
 

@@ -1,0 +1,164 @@
+import assert from 'node:assert/strict'
+import { chmod, mkdtemp, rm, utimes, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { createInterface } from 'node:readline'
+import { test } from 'node:test'
+import { loadIdentity } from '../../src/trust/identity.ts'
+import { farport } from '../support/cli.ts'
+import { NatLab, type NatType, whyNoNatLab } from '../support/nat-lab.ts'
+import { TwoHomes } from '../support/two-homes.ts'
+
+interface Diagnosis {
+  verdict: string
+  relays: { entry: string; addresses: { address: string; connectMs?: number; reason?: string }[] }[]
+  nat?: Record<'tcp' | 'udp', { state: string }>
+  paths?: Record<string, string>
+  findings: { about: string; verdict: string; text: string; remedy?: string }[]
+}
+
+async function doctor(...args: string[]): Promise<{ code: number | null; said: Diagnosis }> {
+  const { code, stdout } = await farport(['doctor', ...args, '--json'])
+  return { code, said: JSON.parse(stdout) as Diagnosis }
+}
+
+function about(said: Diagnosis, what: string): string[] {
+  return said.findings
+    .filter((finding) => finding.about === what)
+    .map(({ verdict, text }) => `${verdict} ${text}`)
+}
+
+test('a home that has to be mended: what is wrong, what to do, and 7', async () => {
+  await using homes = await TwoHomes.make()
+  const home = homes.agentHome
+  const trusted = join(home, 'trusted_peers')
+  await writeFile(trusted, 'anna 12D3KooWnonsense ports=*\n', { mode: 0o600 })
+  const refused = await doctor('--home', home)
+  assert.equal(refused.code, 7)
+  assert.match(about(refused.said, 'trust').join('\n'), /^bad line 1: /m)
+
+  await writeFile(trusted, '')
+  await chmod(trusted, 0o666)
+  const writable = await farport(['doctor', '--home', home])
+  assert.equal(writable.code, 7)
+  assert.match(writable.stdout, /^bad +trust .*chmod go-w/m)
+
+  await chmod(trusted, 0o600)
+  const tomorrow = new Date(Date.now() + 86_400_000)
+  await utimes(trusted, tomorrow, tomorrow)
+  const late = await farport(['doctor', '--home', home])
+  assert.equal(late.code, 7)
+  assert.match(late.stdout, /^bad +clock .*trusted_peers was written\. To mend: /m)
+
+  const empty = await farport(['doctor', '--home', homes.path('none')])
+  assert.equal(empty.code, 7)
+  assert.match(empty.stdout, /^bad +key .*farport id$/m)
+})
+
+test('without a relay it says what can be said, and that nothing is wrong', async () => {
+  await using homes = await TwoHomes.make()
+  const { code, said } = await doctor('--home', homes.agentHome)
+  assert.equal(code, 0)
+  assert.deepEqual(
+    said.findings.map(({ about: what, verdict }) => `${verdict} ${what}`),
+    ['ok key', 'ok trust', 'ok clock', 'note relay'],
+  )
+  assert.equal(said.nat, undefined)
+})
+
+test('a relay that lets us in, one that does not, and one that is not there', async () => {
+  await using homes = await TwoHomes.make()
+  const home = homes.agentHome
+  const listen = ['--listen', '/ip4/127.0.0.1/tcp/0', '--no-stun']
+  const relay = homes.start(['relay', ...listen, '--home', homes.path('R')])
+  const { addresses } = (await relay.event('ready')) as unknown as { addresses: [string] }
+  const [address] = addresses
+  const [, bare, peerId] = /^(.*)\/p2p\/(.*)$/.exec(address) as unknown as [string, string, string]
+
+  const stranger = await doctor('--relay', address, '--home', home)
+  assert.equal(stranger.code, 3)
+  assert.equal(stranger.said.relays[0]?.entry, 'turned away')
+  assert.match(stranger.said.findings.find(({ verdict }) => verdict === 'bad')?.remedy ?? '', /--may relay/)
+
+  await writeFile(join(homes.path('R'), 'trusted_peers'), `a ${homes.agentId} may=relay\n`, { mode: 0o600 })
+  // A peer behind it is reason enough to look at it; one dead address of two is not an illness.
+  const dead = '/ip4/127.0.0.1/tcp/1'
+  const circuits = [bare, dead].map((at) => `${at}/p2p/${peerId}/p2p-circuit`)
+  const line = `pi ${homes.clientId} addr=${circuits.join(',')}\n`
+  await writeFile(join(home, 'trusted_peers'), line, { mode: 0o600 })
+  const friend = await doctor('--home', home)
+  assert.equal(friend.code, 0, JSON.stringify(friend.said.findings))
+  assert.equal(friend.said.relays[0]?.entry, 'let in')
+  const [one, other, entry] = about(friend.said, 'relay')
+  assert.match(one ?? '', /^ok 127\.0\.0\.1: .* answers in [\d.]+ ms$/)
+  assert.match(other ?? '', /^note 127\.0\.0\.1: .*tcp\/1: connection refused$/)
+  assert.match(entry ?? '', /^ok 127\.0\.0\.1: lets us in, [\d.]+ ms there and back$/)
+  // It runs without STUN, and then nothing is promised.
+  assert.equal(friend.said.paths, undefined)
+
+  const other1 = await doctor('--relay', `${bare}/p2p/${homes.clientId}`, '--home', home)
+  assert.equal(other1.code, 6)
+  assert.equal(other1.said.relays[0]?.entry, 'impostor')
+  const gone = await doctor('--relay', `${dead}/p2p/${peerId}`, '--home', home)
+  assert.equal(gone.code, 6)
+  assert.match(about(gone.said, 'relay')[0] ?? '', /^bad .*connection refused$/)
+})
+
+/** The path to a peer that is open, behind a common NAT, behind one that changes ports, and shut in. */
+const EXPECTED: Partial<Record<NatType, string[] | undefined>> = {
+  public: ['dial', 'dial', 'dial', 'relay'],
+  fullcone: ['dial', 'punch', 'relay', 'relay'],
+  portrestricted: ['dial', 'punch', 'relay', 'relay'],
+  symmetric: ['dial', 'relay', 'relay', 'relay'],
+  udpblocked: ['dial', 'punch', 'relay', 'relay'],
+  webonly: undefined,
+}
+
+test('behind each kind of NAT it predicts the paths', {
+  skip: whyNoNatLab() ?? false,
+  timeout: 60_000,
+}, async (t) => {
+  const types = Object.keys(EXPECTED) as NatType[]
+  await using stack = new AsyncDisposableStack()
+  const dir = await mkdtemp(join(tmpdir(), 'farport-test-'))
+  stack.defer(() => rm(dir, { recursive: true, force: true }))
+  const sites = Object.fromEntries(types.map((type) => [type, type]))
+  const lab = stack.use(await NatLab.up({ sites, delayMs: 5 }))
+  const main = new URL('../../src/cli/main.ts', import.meta.url).pathname
+  const cli = (...args: string[]): [string, ...string[]] => [process.execPath, main, ...args]
+
+  const homes = types.map((type) => join(dir, type))
+  const ids = await Promise.all(homes.map((home) => loadIdentity(home, { create: true })))
+  const relayHome = join(dir, 'relay')
+  await loadIdentity(relayHome, { create: true })
+  const lines = ids.map(({ peerId }, k) => `${types[k]} ${peerId} may=relay\n`)
+  await writeFile(join(relayHome, 'trusted_peers'), lines.join(''), { mode: 0o600 })
+  const listen = ['--listen', '/ip4/0.0.0.0/tcp/4001', '/ip4/0.0.0.0/tcp/443']
+  const relay = lab.exec('relay', cli('relay', ...listen, '--home', relayHome, '--json'), {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  })
+  assert.ok(relay.stdout)
+  const [ready] = (await createInterface({ input: relay.stdout })
+    [Symbol.asyncIterator]()
+    .next()
+    .then(({ value }) => [value])) as [string]
+  const { peerId } = JSON.parse(ready) as { peerId: string }
+  const [host] = lab.relayAddresses
+  const addresses = [4001, 443].map((port) => `/ip4/${host}/tcp/${port}/p2p/${peerId}`)
+
+  const check = async (type: NatType, k: number) => {
+    const args = ['doctor', '--relay', ...addresses, '--home', homes[k] as string, '--json']
+    const said = JSON.parse(await lab.run(type, cli(...args))) as Diagnosis
+    t.diagnostic(`${type}:\n${said.findings.map(({ verdict, text }) => `${verdict} ${text}`).join('\n')}`)
+    assert.equal(said.verdict, 'well', type)
+    assert.deepEqual(said.paths && Object.values(said.paths), EXPECTED[type], type)
+    const [at4001, at443] = said.relays[0]?.addresses ?? []
+    assert.equal(at4001?.reason, type === 'webonly' ? 'no answer' : undefined, type)
+    assert.ok((at443?.connectMs ?? 0) >= 10, 'held back both ways')
+    assert.equal(said.nat?.udp.state, type === 'udpblocked' || type === 'webonly' ? 'blocked' : 'open')
+  }
+  // Two at once: more would only make each other late.
+  for (let k = 0; k < types.length; k += 2) {
+    await Promise.all(types.slice(k, k + 2).map((type, j) => check(type, k + j)))
+  }
+})
