@@ -1,6 +1,7 @@
-import { spawn } from 'node:child_process'
+import { type ChildProcessByStdio, type SpawnOptions, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { createInterface } from 'node:readline'
+import type { Readable, Writable } from 'node:stream'
 import { FarportError } from '../errors.ts'
 
 interface Event {
@@ -22,9 +23,21 @@ interface Farport extends AsyncDisposable {
 /** So many events are remembered for those who ask late. */
 const MAX_EVENTS = 1_000
 
-export function startFarport(args: string[], { input }: { input?: string } = {}): Farport {
+interface StartOptions {
+  /** What it reads on standard input. */
+  input?: string
+  /** Starts the process, as `spawn` does: elsewhere, say. */
+  launch?: (program: string, args: string[], options: SpawnOptions) => unknown
+  /** Told each line of its log, which otherwise goes where ours goes. */
+  onLog?: (line: string) => void
+}
+
+export function startFarport(args: string[], { input, launch = spawn, onLog }: StartOptions = {}): Farport {
   const main = new URL('./main.ts', import.meta.url).pathname
-  const child = spawn(process.execPath, [main, ...args], { stdio: ['pipe', 'pipe', 'inherit'] })
+  const child = launch(process.execPath, [main, ...args], {
+    stdio: ['pipe', 'pipe', onLog === undefined ? 'inherit' : 'pipe'],
+  }) as ChildProcessByStdio<Writable, Readable, Readable | null>
+  if (onLog !== undefined && child.stderr !== null) createInterface({ input: child.stderr }).on('line', onLog)
   child.stdin.on('error', () => {}).end(input)
   const seen: Event[] = []
   const waiting = new Set<{ fits: (event: Event) => boolean } & PromiseWithResolvers<Event>>()

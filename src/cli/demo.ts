@@ -1,4 +1,6 @@
+import { once } from 'node:events'
 import { mkdtemp, rm } from 'node:fs/promises'
+import { type AddressInfo, createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
@@ -32,6 +34,8 @@ interface Stage {
 const LOOPBACK = '/ip4/127.0.0.1/tcp/0'
 /** Left alone, it would be direct before there is anything to see. */
 const RELAYED_S = 0.7
+/** That its relay is not there yet, an agent would warn of. */
+const QUIET = ['--log-level', 'error']
 /** From the first byte over the relay; it mostly takes a tenth of a second. */
 const DIRECT_WITHIN_MS = 15_000
 /** The echo goes on for so long after the change, to be measured and counted on the new path, too. */
@@ -71,20 +75,21 @@ async function setStage(stack: AsyncDisposableStack, output: Output): Promise<St
   const start = (args: string[], options?: { input: string }) =>
     stack.use(startFarport([...args, '--json'], options))
 
-  await loadIdentity(relayHome, { create: true })
+  const { peerId: relayId } = await loadIdentity(relayHome, { create: true })
   const { peerId } = await loadIdentity(agentHome, { create: true })
   await appendPeer(relayHome, { name: 'agent', peerId, ports: [], may: ['relay'], addrs: [] })
-  const relay = start(['relay', '--listen', LOOPBACK, '--no-stun', '--home', relayHome])
-  const { addresses, ...relaying } = (await relay.event('ready')) as unknown as Ready
-  const [relayAddress] = addresses
+  const relayAt = `/ip4/127.0.0.1/tcp/${await freePort()}`
+  const relayAddress = `${relayAt}/p2p/${relayId}`
+  // Both at once: an agent waits for its relay.
+  const relay = start(['relay', '--listen', relayAt, '--no-stun', '--home', relayHome])
+  const sharing = ['--listen', LOOPBACK, '--relay', relayAddress, '--loopback', '0', '--home', agentHome]
+  const agent = start(['share', 'simulated:gps=gps', 'simulated:echo=echo', ...sharing, ...QUIET])
+  const { addresses } = (await relay.event('ready')) as unknown as Ready
   output.event(
     'relay',
-    { pid: relay.pid, peerId: relaying.peerId, addresses },
-    `relay   ${relaying.peerId} is where agent and client meet`,
+    { pid: relay.pid, peerId: relayId, addresses },
+    `relay   ${relayId} is where agent and client meet`,
   )
-
-  const listen = ['--listen', LOOPBACK, '--relay', relayAddress, '--loopback', '0']
-  const agent = start(['share', 'simulated:gps=gps', 'simulated:echo=echo', ...listen, '--home', agentHome])
   const shared = (await agent.event('ready')) as unknown as Ready
   output.event(
     'agent',
@@ -136,7 +141,6 @@ async function showDirectPath({ client, agent, echo }: Stage, output: Output): P
     throw new FarportError('ERR_INTERNAL', 'no direct path was found')
   })
   await Promise.race([moved, tooLate]).finally(() => late.abort())
-  tooLate.catch(() => {})
   const afterMs = Math.round(performance.now() - startedAtMs)
   const relayedMs = check.takeRoundTripMs()
   const direct = await pathOf(client, 'direct')
@@ -178,8 +182,7 @@ async function showSentences(pty: string, output: Output, end: AbortSignal): Pro
 }
 
 interface Ready {
-  readonly peerId: string
-  readonly addresses: [string]
+  readonly addresses: readonly string[]
 }
 
 interface Path {
@@ -199,6 +202,15 @@ function describePath({ kind, address, encryption, muxer }: Path): string {
   return [`path    ${kind}, ${address}`, `        encrypted by ${encryption}, multiplexed by ${muxer}`].join(
     '\n',
   )
+}
+
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const { port } = server.address() as AddressInfo
+  server.close()
+  await once(server, 'close')
+  return port
 }
 
 function rounded(ms: number): number {

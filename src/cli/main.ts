@@ -54,6 +54,9 @@ for (const command of [
   program.addCommand(command)
 }
 
+// `farport --help | head`: whoever read has gone, and commands hear of it themselves.
+process.stdout.on('error', () => {})
+
 try {
   await program.parseAsync()
 } catch (error) {

@@ -223,7 +223,9 @@ export async function startDaemon(config: Config, { log, signal, report }: Daemo
   const links: RunningLink[] = []
   const ends: Promise<void>[] = []
   for (const link of config.links) {
-    if (!config.wait) checkLink(link, await peers.ports(link.peer, signal, link.port))
+    // Standard input and output open the port at once, and so find out by themselves, a round trip earlier.
+    if (!config.wait && link.endpoint.type !== 'stdio')
+      checkLink(link, await peers.ports(link.peer, signal, link.port))
     const name = `${link.peer}/${link.port}`
     const endpoint = stack.use(
       await startLink(link, {

@@ -27,7 +27,7 @@ function tcpFinding(tcp: ProtocolReport): Finding {
       about: 'tcp',
       verdict: 'note',
       text: 'no STUN server answers over TCP, so holes can not be punched',
-      remedy: `open TCP ports ${STUN_PORTS.join(' and ')} at the relay, or let this network call them`,
+      remedy: `open TCP ports ${STUN_PORTS.join(' and ')} at the relay, if it is not run with --no-stun, and let this network call them`,
     }
   const { mapping } = tcp
   if (!tcp.translated || mapping === 'endpoint-independent')
@@ -63,7 +63,7 @@ const MAPS: Record<Seen['mapping'], string> = {
 
 const LETS_IN: Record<Seen['mapping'], string> = {
   'endpoint-independent': 'whoever calls a port in use',
-  'address-dependent': 'whom we have called',
+  'address-dependent': 'at least whom we have called',
   'address-and-port-dependent': 'only what answers a call of ours',
 }
 

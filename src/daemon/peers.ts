@@ -1,7 +1,7 @@
 import type { Duplex } from 'node:stream'
 import { FarportError } from '../errors.ts'
 import type { Overlay, Path } from '../overlay/node.ts'
-import { askPorts, type Listing, PORTS_PROTOCOL } from '../session/listing.ts'
+import { type Listing, PORTS_PROTOCOL, portsQuestion, readPorts } from '../session/listing.ts'
 import { PING_PROTOCOL, ping } from '../session/ping.ts'
 import type { TrustStore } from '../trust/trust-store.ts'
 import { keysOf, type TrustedPeer } from '../trust/trusted-peers.ts'
@@ -29,17 +29,13 @@ export class Peers {
     })
   }
 
-  /** A fresh stream to a peer, see `connect`. */
-  async open(name: string, protocol: string, signal: AbortSignal): Promise<Duplex> {
-    return (await this.connect(name, protocol, signal)).stream
-  }
-
   /**
    * A fresh stream to a peer, and the path it runs over. The line is looked up each time, so an address added to
    * trusted_peers is used at the next try.
+   * @param early see Overlay.open
    * @throws FarportError ERR_NOT_TRUSTED, ERR_PEER_UNREACHABLE, ERR_PROTOCOL
    */
-  async connect(name: string, protocol: string, signal: AbortSignal): Promise<Reached> {
+  async connect(name: string, protocol: string, signal: AbortSignal, early?: Uint8Array): Promise<Reached> {
     const peer = this.#trust.byName(name) ?? this.#trust.byId(name)
     if (peer === undefined)
       throw new FarportError(
@@ -51,7 +47,7 @@ export class Peers {
         'ERR_PEER_UNREACHABLE',
         `no address is known for ${name}: add addr=/ip4/ADDRESS/tcp/4001 to its line in trusted_peers`,
       )
-    const reached = await this.reach({ ...peer, name }, protocol, signal)
+    const reached = await this.reach({ ...peer, name }, protocol, signal, early)
     this.#onPath(name, reached.path)
     return reached
   }
@@ -71,7 +67,12 @@ export class Peers {
    * has announced.
    * @throws FarportError ERR_NOT_TRUSTED, ERR_PEER_UNREACHABLE, ERR_PROTOCOL
    */
-  async reach(peer: TrustedPeer, protocol: string, signal: AbortSignal): Promise<Reached> {
+  async reach(
+    peer: TrustedPeer,
+    protocol: string,
+    signal: AbortSignal,
+    early?: Uint8Array,
+  ): Promise<Reached> {
     const { name, peerId } = peer
     const keys = keysOf(peer)
     const connected = keys.filter((key) => this.#overlay.paths(key).length > 0)
@@ -79,7 +80,7 @@ export class Peers {
     for (const key of new Set([...connected, ...keys])) {
       const addresses = peer.addrs.map((addr) => (key === peerId ? addr : addr.replace(`/p2p/${peerId}`, '')))
       try {
-        return await this.#overlay.open(key, protocol, { addresses, signal })
+        return await this.#overlay.open(key, protocol, { addresses, ...(early && { early }), signal })
       } catch (error) {
         if (!(error instanceof FarportError)) throw error
         const told = new FarportError(error.code, error.message.replaceAll(key, name), { cause: error.cause })
@@ -112,10 +113,10 @@ export class Peers {
   /** The ports a peer lets us use, or what it says about one of them. */
   async ports(name: string, signal: AbortSignal, port?: string): Promise<Listing[]> {
     const bounded = AbortSignal.any([signal, AbortSignal.timeout(ASK_TIMEOUT_MS)])
-    const stream = await this.open(name, PORTS_PROTOCOL, bounded)
+    const { stream } = await this.connect(name, PORTS_PROTOCOL, bounded, portsQuestion(port))
     stream.on('error', () => {})
     try {
-      return await askPorts(stream, { ...(port === undefined ? {} : { port }), signal: bounded })
+      return await readPorts(stream, bounded)
     } finally {
       stream.destroy()
     }

@@ -19,7 +19,7 @@ export interface RelayCheck {
   readonly roundTripMs?: number
 }
 
-export interface AddressCheck {
+interface AddressCheck {
   /** A multiaddr without the relay's PeerID. */
   readonly address: string
   readonly host: string
@@ -169,6 +169,6 @@ function entryFindings(
   }
 }
 
-export function ms(value: number): string {
+function ms(value: number): string {
   return `${value < 10 ? value.toFixed(1) : Math.round(value)} ms`
 }

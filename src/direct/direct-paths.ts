@@ -101,7 +101,8 @@ export class DirectPaths implements AsyncDisposable {
       ...this.#means(peerId),
       peerId,
       openStream: async (signal) => {
-        await sleep(this.#options.patienceMs ?? 0, undefined, { signal })
+        const { patienceMs } = this.#options
+        if (patienceMs !== undefined) await sleep(patienceMs, undefined, { signal })
         const { stream } = await this.#overlay.open(peerId, PATH_PROTOCOL, { addresses: [], signal })
         return stream
       },

@@ -1,9 +1,13 @@
-import { once } from 'node:events'
 import type { Duplex } from 'node:stream'
 import { CircuitMessageError, encodeVarint, MAX_CIRCUIT_MESSAGE, readVarint } from './circuit-message.ts'
 
 export function writeCircuitMessage(stream: Duplex, message: Uint8Array): void {
-  stream.write(Buffer.concat([encodeVarint(message.length), message]))
+  stream.write(frameCircuitMessage(message))
+}
+
+/** A message as it is on the wire. */
+export function frameCircuitMessage(message: Uint8Array): Buffer {
+  return Buffer.concat([encodeVarint(message.length), message])
 }
 
 /**
@@ -32,14 +36,15 @@ export async function readCircuitMessage(stream: Duplex, signal: AbortSignal): P
 }
 
 async function readableOrEnd(stream: Duplex, signal: AbortSignal): Promise<void> {
-  const over = new AbortController()
-  const until = { signal: AbortSignal.any([signal, over.signal]) }
+  const { promise, resolve } = Promise.withResolvers<void>()
+  const wake = () => resolve()
+  const events = ['readable', 'end', 'close']
+  for (const event of events) stream.on(event, wake)
+  signal.addEventListener('abort', wake)
   try {
-    // `once` rejects when the stream fails, which the caller sees by itself.
-    await Promise.race(
-      ['readable', 'end', 'close'].map((event) => once(stream, event, until).catch(() => {})),
-    )
+    await promise
   } finally {
-    over.abort()
+    for (const event of events) stream.off(event, wake)
+    signal.removeEventListener('abort', wake)
   }
 }

@@ -3,9 +3,10 @@ import type { Logger } from '../log.ts'
 
 /**
  * Handshakes that one address may have under way at a time, so that it can't take the places of all. A relay's may be many
- * agents behind one router, which all come back at once.
+ * agents behind one router, which all come back at once; more of them would not be faster, for a handshake is work of the
+ * processor, and those at the end of a longer queue give up waiting.
  */
-const MAX_PENDING_PER_HOST = { usual: 32, relay: 128 }
+const MAX_PENDING_PER_HOST = { usual: 32, relay: 64 }
 /** A peer needs one connection, and for a time some more while its network changes. */
 const MAX_CONNECTIONS_PER_PEER = 16
 /** Refusals are logged once per peer in this time, */

@@ -5,7 +5,6 @@ import { noise } from '@chainsafe/libp2p-noise'
 import { generateKeyPairFromSeed } from '@libp2p/crypto/keys'
 import type { ComponentLogger, Connection, Libp2p, Upgrader } from '@libp2p/interface'
 import { peerIdFromString } from '@libp2p/peer-id'
-import { tcp } from '@libp2p/tcp'
 import { type Multiaddr, multiaddr } from '@multiformats/multiaddr'
 import { createLibp2p } from 'libp2p'
 import { FarportError } from '../errors.ts'
@@ -13,6 +12,7 @@ import type { Logger } from '../log.ts'
 import { isAlive } from './alive.ts'
 import { circuit } from './circuit.ts'
 import { HOP_PROTOCOL } from './circuit-message.ts'
+import { corkedTcp } from './corked-tcp.ts'
 import { Dialer } from './dial.ts'
 import { toDuplex } from './duplex.ts'
 import { FrameError } from './frame-guard.ts'
@@ -102,7 +102,7 @@ export async function createOverlay(options: OverlayOptions): Promise<Overlay> {
     privateKey: await generateKeyPairFromSeed('Ed25519', seed),
     addresses: { listen: [...listen], appendAnnounce: [...announce] },
     transports: [
-      tcp(),
+      corkedTcp(),
       circuit({
         connectionsTo: (peerId) => overlay.directTo(peerId),
         dialRelay: (peerId, address, signal) => overlay.dial(peerId, [address], signal),
@@ -246,20 +246,22 @@ export class Overlay extends EventEmitter<OverlayEvents> implements AsyncDisposa
   /**
    * Opens a stream to a peer: on the best connection there is, on another when that one does not answer, else on a new
    * one, for which direct addresses and those through relays race.
+   * @param options.early what is said on it first, without waiting for the peer to agree to the protocol. It may be said
+   *   on more than one stream, of which the others are closed.
    * @throws FarportError ERR_NOT_TRUSTED when either side does not know the other, ERR_PEER_UNREACHABLE,
    *   ERR_PROTOCOL when the peer does not speak the protocol; the signal's reason
    */
   async open(
     peerId: string,
     protocol: string,
-    { addresses, signal }: { addresses: readonly string[]; signal: AbortSignal },
+    { addresses, early, signal }: { addresses: readonly string[]; early?: Uint8Array; signal: AbortSignal },
   ): Promise<OpenedStream> {
     signal.throwIfAborted()
     this.#requireTrust(peerId)
     const over = new AbortController()
     const until = AbortSignal.any([signal, this.#closed.signal, over.signal])
     try {
-      return await this.#opener.open({ peerId, protocol, addresses, signal: until })
+      return await this.#opener.open({ peerId, protocol, addresses, ...(early && { early }), signal: until })
     } catch (error) {
       signal.throwIfAborted()
       this.#closed.signal.throwIfAborted()

@@ -3,6 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { Connection } from '@libp2p/interface'
 import { FarportError } from '../errors.ts'
 import { toDuplex } from './duplex.ts'
+import type { EarlyData } from './early-data.ts'
 import { type Path, pathOf } from './path.ts'
 
 /** What one protocol may have open on one connection, per direction. */
@@ -29,6 +30,8 @@ export interface Wanted {
   peerId: string
   protocol: string
   addresses: readonly string[]
+  /** Said on each stream that is tried: it must do no harm to say it twice. */
+  early?: Uint8Array
   signal: AbortSignal
 }
 
@@ -120,13 +123,14 @@ export class Opener {
     }
   }
 
-  async #openOn(connection: Connection, { peerId, protocol, signal }: Wanted): Promise<OpenedStream> {
+  async #openOn(connection: Connection, { peerId, protocol, early, signal }: Wanted): Promise<OpenedStream> {
     const timeout = AbortSignal.timeout(STREAM_TIMEOUT_MS)
     try {
       const stream = await connection.newStream(protocol, {
         signal: AbortSignal.any([signal, timeout]),
         runOnLimitedConnection: true,
         maxOutboundStreams: MAX_STREAMS_PER_PROTOCOL,
+        ...({ ...(early && { early }) } satisfies EarlyData),
       })
       this.#accepted.add(connection)
       return { stream: toDuplex(stream), path: pathOf(connection) }

@@ -12,8 +12,9 @@ import {
   STATUS,
   STOP_PROTOCOL,
 } from './circuit-message.ts'
-import { readCircuitMessage, writeCircuitMessage } from './circuit-stream.ts'
+import { frameCircuitMessage, readCircuitMessage, writeCircuitMessage } from './circuit-stream.ts'
 import { toDuplex } from './duplex.ts'
+import type { EarlyData } from './early-data.ts'
 
 /** What a reservation is good for before it has to be asked for again. Seconds. */
 const RESERVATION_S = 3600
@@ -123,7 +124,7 @@ export class RelayServer {
     if (!this.#take(caller.toString())) return refuse(stream, STATUS.RESOURCE_LIMIT_EXCEEDED)
     let joined = false
     try {
-      const called = await call(reservation.connection, caller, signal)
+      const called = await call(reservation.connection, caller, { signal, log: this.#log })
       if (called === undefined) return refuse(stream, STATUS.CONNECTION_FAILED)
       if (stream.destroyed) {
         called.destroy()
@@ -158,17 +159,21 @@ export class RelayServer {
 async function call(
   connection: Connection,
   caller: PeerId,
-  signal: AbortSignal,
+  { signal, log }: { signal: AbortSignal; log: Logger },
 ): Promise<Duplex | undefined> {
   let stream: Duplex | undefined
   try {
-    stream = toDuplex(
-      await connection.newStream(STOP_PROTOCOL, { signal, maxOutboundStreams: MAX_STOP_STREAMS }),
-    )
-    writeCircuitMessage(stream, encodeStopConnect(caller.toMultihash().bytes))
+    const offer = frameCircuitMessage(encodeStopConnect(caller.toMultihash().bytes))
+    const options = {
+      signal,
+      maxOutboundStreams: MAX_STOP_STREAMS,
+      ...({ early: offer } satisfies EarlyData),
+    }
+    stream = toDuplex(await connection.newStream(STOP_PROTOCOL, options))
     if (decodeStopStatus(await readCircuitMessage(stream, signal)) === STATUS.OK) return stream
-  } catch {
+  } catch (err) {
     // Gone, silent, or talking nonsense: it can't be called.
+    log.debug({ err, peer: connection.remotePeer.toString() }, 'a call was not taken')
   }
   stream?.destroy()
   return undefined

@@ -5,13 +5,16 @@ import type { Logger } from '../log.ts'
 import { isAlive } from './alive.ts'
 import { ReservationRefused, reserve } from './reserve.ts'
 
-/** Connecting, and being answered: a relay that comes up while we wait on it is asked again soon enough. */
+/** A relay that comes up while we wait for it is dialed again soon enough. */
 const CONNECT_TIMEOUT_MS = 5_000
-const RESERVE_TIMEOUT_MS = 5_000
+/** Once connected we wait longer: to turn back would cost a relay that all its agents return to another handshake. */
+const RESERVE_TIMEOUT_MS = 15_000
 /** Between attempts: doubled each time, and then up to a half less, so that those who lost a relay together spread. */
 const FIRST_DELAY_MS = 500
 const MAX_DELAY_MS = 5_000
 const REFUSED_DELAY_MS = 30_000
+/** Between being turned away and asking once more, before anybody is told. */
+const ASK_AGAIN_MS = 200
 /** Asked again when half of what was granted is over; clocks may differ, so what was granted is taken to be in between. */
 const GRANTED_S = { min: 120, max: 7_200 }
 /** After a change of the network a relay has this long to answer on the old connection. */
@@ -162,16 +165,22 @@ class KeptRelay {
       }
       // It knows who we are when Noise is through, and closes then when it does not want us; one that is just stopping
       // does so once.
-      if (connection.status !== 'open' && this.#status.state !== 'reserved' && ++this.#turnedAway >= 2)
+      if (connection.status !== 'open' && this.#status.state !== 'reserved') {
+        if (this.#turnedAway++ === 0) throw new TurnedAway()
         throw new ReservationRefused(
           "it closes the connection as soon as it learns who we are: it does not know this machine's key",
           { cause },
         )
+      }
       throw cause
     }
   }
 
   async #waitAfter(error: Error, signal: AbortSignal): Promise<void> {
+    if (error instanceof TurnedAway) {
+      await sleep(ASK_AGAIN_MS, undefined, { signal }).catch(() => {})
+      return
+    }
     const refused = error instanceof ReservationRefused
     this.#become({ state: refused ? 'refused' : 'waiting', reason: error.message })
     const longest = refused
@@ -205,4 +214,9 @@ class KeptRelay {
     if (state === 'reserved') log[level]('reachable through the relay')
     else log[level]({ reason }, 'not reachable through the relay')
   }
+}
+
+/** The relay has closed the connection for the first time, for whatever reason. */
+class TurnedAway extends Error {
+  override readonly name = 'TurnedAway'
 }

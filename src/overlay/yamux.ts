@@ -1,5 +1,6 @@
 import { yamux } from '@chainsafe/libp2p-yamux'
 import type { MessageStream, StreamMuxerFactory } from '@libp2p/interface'
+import { sayEarly } from './early-data.ts'
 import { FrameGuard, MAX_DATA_BYTES } from './frame-guard.ts'
 
 /** What all protocols together may have open on one connection, per direction. */
@@ -35,7 +36,7 @@ export function boundedYamux(): () => StreamMuxerFactory {
     createStreamMuxer(connection) {
       // Before the muxer, so that the guard's listener is called before the muxer's.
       watch(connection)
-      return factory.createStreamMuxer(connection)
+      return sayEarly(factory.createStreamMuxer(connection))
     },
   })
 }

@@ -8,7 +8,7 @@
  */
 import type { Duplex } from 'node:stream'
 import * as v from 'valibot'
-import { parse, readMessage, writeMessage } from '../wire/message.ts'
+import { encodeMessage, parse, readMessage, writeMessage } from '../wire/message.ts'
 import { descriptionSchema, portNameSchema, refusalOf, refusalSchema } from './hello.ts'
 
 export const PORTS_PROTOCOL = '/farport/ports/1'
@@ -32,12 +32,13 @@ const answerSchema = v.variant('ok', [
 
 export type Listing = v.InferOutput<typeof listingSchema>
 
-/** Asks for all ports, or about one. @throws FarportError the agent's refusal, or ERR_PROTOCOL */
-export async function askPorts(
-  stream: Duplex,
-  { port, signal }: { port?: string; signal: AbortSignal },
-): Promise<Listing[]> {
-  writeMessage(stream, { version: 1, ...(port === undefined ? {} : { port }) })
+/** The question for all ports, or about one, as it is on the wire. */
+export function portsQuestion(port: string | undefined): Buffer {
+  return encodeMessage({ version: 1, ...(port === undefined ? {} : { port }) })
+}
+
+/** Reads the answer. @throws FarportError the agent's refusal, or ERR_PROTOCOL */
+export async function readPorts(stream: Duplex, signal: AbortSignal): Promise<Listing[]> {
   const answer = parse(answerSchema, await readMessage(stream, signal, MAX_LISTING), 'list of ports')
   if (!answer.ok) throw refusalOf(answer)
   return answer.ports

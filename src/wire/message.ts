@@ -12,12 +12,17 @@ const MAX_MESSAGE = 4096
 export const LONGEST_MESSAGE = 0xffff
 
 export function writeMessage(stream: Duplex, message: object): void {
+  stream.write(encodeMessage(message))
+}
+
+/** A message as it is on the wire. */
+export function encodeMessage(message: object): Buffer {
   const body = Buffer.from(JSON.stringify(message))
   if (body.length > LONGEST_MESSAGE) throw new RangeError(`a message of ${body.length} bytes`)
   const frame = Buffer.allocUnsafe(2 + body.length)
   frame.writeUInt16BE(body.length)
   body.copy(frame, 2)
-  stream.write(frame)
+  return frame
 }
 
 /**

@@ -4,7 +4,8 @@ import { type AddressInfo, connect, createServer } from 'node:net'
 
 const [target] = process.argv.slice(2)
 const server = createServer({ noDelay: true }, (near) => {
-  const far = target === undefined ? near : connect({ port: Number(target), host: '127.0.0.1', noDelay: true })
+  const far =
+    target === undefined ? near : connect({ port: Number(target), host: '127.0.0.1', noDelay: true })
   for (const socket of new Set([near, far])) socket.on('error', () => {})
   near.pipe(far)
   if (far !== near) far.pipe(near)

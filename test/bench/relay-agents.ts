@@ -3,6 +3,7 @@
  * ports. Started by relay.ts with an IPC channel: gets one Fleet, tells a Standing whenever it has changed.
  */
 import { once } from 'node:events'
+import { setImmediate as nextTurn } from 'node:timers/promises'
 import { createLog } from '../../src/log.ts'
 import { createOverlay } from '../../src/overlay/node.ts'
 import { RELAY_PROTOCOL } from '../../src/relay/vouch-message.ts'
@@ -46,7 +47,11 @@ function tellNow(): void {
   process.send?.({ reserved: reserved.size, callable } satisfies Standing)
 }
 
-async function start(seed: string, { relay, callers, echo }: Fleet, listen: readonly string[]): Promise<void> {
+async function start(
+  seed: string,
+  { relay, callers, echo }: Fleet,
+  listen: readonly string[],
+): Promise<void> {
   const relayId = relay.slice(relay.lastIndexOf('/') + 1)
   const agent = await createOverlay({
     seed: Buffer.from(seed, 'hex'),
@@ -84,4 +89,8 @@ async function start(seed: string, { relay, callers, echo }: Fleet, listen: read
 
 process.once('SIGTERM', () => process.exit())
 const [fleet] = (await once(process, 'message')) as [Fleet]
-for (const [i, seed] of fleet.seeds.entries()) await start(seed, fleet, i === 0 ? fleet.listen : [])
+for (const [i, seed] of fleet.seeds.entries()) {
+  await start(seed, fleet, i === 0 ? fleet.listen : [])
+  // Those that are there have to get on.
+  await nextTurn()
+}

@@ -76,8 +76,8 @@ class Relay implements AsyncDisposable {
     await this.#farport.ended
   }
 
-  [Symbol.asyncDispose](): Promise<void> {
-    return this.#farport[Symbol.asyncDispose]()
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#farport[Symbol.asyncDispose]()
   }
 }
 
@@ -88,11 +88,10 @@ interface Usage {
 
 function usageOf(pid: number): Usage {
   const ticksPerS = 100
-  const [utime = 0, stime = 0] = readFileSync(`/proc/${pid}/stat`, 'latin1')
-    .split(') ')[1]
-    ?.split(' ')
+  const [utime = 0, stime = 0] = (readFileSync(`/proc/${pid}/stat`, 'latin1').split(') ')[1] ?? '')
+    .split(' ')
     .slice(11, 13)
-    .map(Number) as [number, number]
+    .map(Number)
   const rssKiB = Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, 'latin1'))?.[1])
   return { cpuS: (utime + stime) / ticksPerS, rssMiB: rssKiB / 1024 }
 }
@@ -125,7 +124,7 @@ class Agents implements AsyncDisposable {
     return [...this.#standings.values()].reduce((sum, standing) => sum + standing[of], 0)
   }
 
-  /** Resolves when so many are, with the seconds that it took and each tenth of them. */
+  /** Resolves when so many are, with the seconds that it took. */
   async until(of: keyof Standing, is: (count: number) => boolean, limitS = 180): Promise<number> {
     const since = performance.now()
     let next = since + 5_000
@@ -134,7 +133,7 @@ class Agents implements AsyncDisposable {
       if (spentMs > limitS * 1000)
         throw new Error(`after ${limitS} s only ${this.count(of)} of ${agents} agents are ${of}`)
       if (performance.now() > next) {
-        say(`  ${(spentMs / 1000).toFixed(0)} s: ${this.count('reserved')} reserved, ${this.count('callable')} callable`)
+        say(`  ${Math.round(spentMs / 1000)} s: ${this.count(of)} ${of}`)
         next += 5_000
       }
       this.#changed = Promise.withResolvers()
@@ -173,6 +172,7 @@ for (let i = 0; i < processes; i++)
     listen: i === 0 ? [`/ip4/127.0.0.1/tcp/${directPort}`] : [],
   })
 const allReservedS = await fleet.until('reserved', (count) => count === agents)
+say(`all ${agents} reserved`)
 await fleet.until('callable', (count) => count === agents)
 const allThereS = (performance.now() - startedAt) / 1000
 const there = relay.usage
@@ -189,7 +189,6 @@ const start = {
   agentsRssMiBPerAgent: fleet.usage.rssMiB / agents,
   quietRelayCpuPercent: ((quiet.cpuS - there.cpuS) / 20) * 100,
 }
-say(`${agents} agents: ${JSON.stringify(rounded(start))}`)
 
 await relay.kill()
 await fleet.until('reserved', (count) => count === 0)
@@ -199,17 +198,17 @@ const restartedAt = performance.now()
 relay = stack.use(await Relay.start())
 const readyS = (performance.now() - restartedAt) / 1000
 const startCpuS = relay.usage.cpuS
-const back = { reserved: fleet.until('reserved', (count) => count === agents) }
+await fleet.until('reserved', (count) => count === agents)
+const reservedAgainS = (performance.now() - restartedAt) / 1000
 await fleet.until('callable', (count) => count === agents)
 const backS = (performance.now() - restartedAt) / 1000
 const restart = {
   relayReadyS: readyS,
-  allReservedS: (await back.reserved) + readyS,
+  allReservedS: reservedAgainS,
   allCallableS: backS,
   relayCpuMsPerAgent: ((relay.usage.cpuS - startCpuS) / agents) * 1000,
   agentCpuMsPerAgent: ((fleet.usage.cpuS - fleetBefore.cpuS) / agents) * 1000,
 }
-say(`killed and started again: ${JSON.stringify(rounded(restart))}`)
 
 /** A stream that comes back as it went, over a path. */
 interface EchoPath {
@@ -227,17 +226,31 @@ async function overlayPath(name: string, addresses: readonly string[]): Promise<
     }),
   )
   const peerId = peerIds[0] as string
-  const open = async () =>
-    (await client.open(peerId, ECHO_PROTOCOL, { addresses, signal: AbortSignal.timeout(10_000) })).stream
+  const open = async (tries = 3): Promise<Duplex> => {
+    try {
+      const signal = AbortSignal.timeout(10_000)
+      return (await client.open(peerId, ECHO_PROTOCOL, { addresses, signal })).stream
+    } catch (error) {
+      // As a link does, which asks again until it is through.
+      say(`${name}: ${error}`)
+      if (tries === 0) throw error
+      await sleep(500)
+      return await open(tries - 1)
+    }
+  }
   return { name, open }
 }
 
 async function plainPath(name: string, hops: number): Promise<EchoPath> {
   let at: string | undefined
   for (let i = 0; i < hops; i++) {
-    const child = spawn(process.execPath, [join(import.meta.dirname, 'plain-hop.ts'), ...(at === undefined ? [] : [at])], {
-      stdio: ['ignore', 'pipe', 'inherit'],
-    })
+    const child = spawn(
+      process.execPath,
+      [join(import.meta.dirname, 'plain-hop.ts'), ...(at === undefined ? [] : [at])],
+      {
+        stdio: ['ignore', 'pipe', 'inherit'],
+      },
+    )
     stack.defer(() => void child.kill())
     const [text] = (await once(child.stdout, 'data')) as [Buffer]
     at = String(text).trim()
@@ -275,19 +288,25 @@ async function bulkMiBPerS(stream: Duplex, mib: number): Promise<number> {
     got += bytes.length
     if (got >= total) done.resolve()
   })
-  for (let sent = 0; sent < total; sent += chunk.length)
-    if (!stream.write(chunk)) await once(stream, 'drain')
+  for (let sent = 0; sent < total; sent += chunk.length) if (!stream.write(chunk)) await once(stream, 'drain')
   await done.promise
   return mib / ((performance.now() - since) / 1000)
 }
 
-const paths = flags.hops ? [
-  await overlayPath('over the relay', [`${address}/p2p-circuit`]),
-  await plainPath('plain TCP, as many hops', 2),
-  await overlayPath('direct', [`/ip4/127.0.0.1/tcp/${directPort}`]),
-  await plainPath('plain TCP, direct', 1),
-] : []
-const results = paths.map(({ name }) => ({ name, p50: [] as number[], p99: [] as number[], mibPerS: [] as number[] }))
+const paths = flags.hops
+  ? [
+      await overlayPath('over the relay', [`${address}/p2p-circuit`]),
+      await plainPath('plain TCP, as many hops', 2),
+      await overlayPath('direct', [`/ip4/127.0.0.1/tcp/${directPort}`]),
+      await plainPath('plain TCP, direct', 1),
+    ]
+  : []
+const results = paths.map(({ name }) => ({
+  name,
+  p50: [] as number[],
+  p99: [] as number[],
+  mibPerS: [] as number[],
+}))
 for (let round = 0; round < Number(flags.rounds); round++)
   for (const [i, path] of paths.entries()) {
     const result = results[i] as (typeof results)[number]
@@ -304,13 +323,31 @@ const median = (values: number[]) => values.toSorted((a, b) => a - b)[Math.floor
 const hops = results.map(({ name, p50, p99, mibPerS }) =>
   rounded({ name, p50Us: median(p50), p99Us: median(p99), mibPerS: median(mibPerS) }),
 )
-for (const { name, p50Us, p99Us, mibPerS } of hops)
-  say(`${String(name).padEnd(24)} 1 byte there and back: p50 ${p50Us} µs, p99 ${p99Us} µs   both ways: ${mibPerS} MiB/s`)
-
-process.stdout.write(`${JSON.stringify({ agents, start: rounded(start), restart: rounded(restart), hops })}\n`)
+const figures = { agents, start: rounded(start), restart: rounded(restart), hops }
+if (flags.json) process.stdout.write(`${JSON.stringify(figures)}\n`)
+else {
+  const { start: first, restart: again } = figures
+  process.stdout.write(
+    [
+      `${agents} agents, new: all reserved in ${first.allReservedS} s, all callable in ${first.allCallableS} s`,
+      `  relay: ${first.relayCpuMsPerAgent} ms of CPU and ${first.relayRssKiBPerAgent} KiB for each, ${first.relayRssMiB} MiB in all; ${first.quietRelayCpuPercent} % of a core when nothing happens`,
+      `  agents: ${first.agentCpuMsPerAgent} ms and ${first.agentsRssMiBPerAgent} MiB each`,
+      `relay killed, and started again after ${flags['down-s']} s: up in ${again.relayReadyS} s, all reserved in ${again.allReservedS} s, all callable in ${again.allCallableS} s (bar: 30)`,
+      `  ${again.relayCpuMsPerAgent} ms of CPU at the relay and ${again.agentCpuMsPerAgent} ms at the agent for each`,
+      ...hops.map(
+        ({ name, p50Us, p99Us, mibPerS }) =>
+          `${String(name).padEnd(24)} 1 byte there and back: p50 ${p50Us} µs, p99 ${p99Us} µs   both ways: ${mibPerS} MiB/s`,
+      ),
+      '',
+    ].join('\n'),
+  )
+}
 
 function rounded<T extends object>(figures: T): Record<string, number | string> {
   return Object.fromEntries(
-    Object.entries(figures).map(([key, value]) => [key, typeof value === 'number' ? Number(value.toFixed(2)) : value]),
+    Object.entries(figures).map(([key, value]) => [
+      key,
+      typeof value === 'number' ? Number(value.toFixed(2)) : value,
+    ]),
   )
 }

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
-import { isDialable, toTell } from '../../src/direct/path-address.ts'
+import { isDialable, isDialableHere, toTell } from '../../src/direct/path-address.ts'
 import { MAX_ADDRESSES } from '../../src/direct/path-message.ts'
 
 const dialed = [
@@ -45,6 +45,13 @@ const left = [
 for (const address of left) {
   test(`not dialed: ${address || 'nothing'}`, () => assert.ok(!isDialable(address)))
 }
+
+test('on this very machine, loopback addresses are dialed, and nothing else that is not dialed anywhere', () => {
+  const here = ['/ip4/127.0.0.1/tcp/4001', '/ip4/127.8.9.1/tcp/4001', '/ip6/::1/tcp/4001']
+  for (const address of [...dialed, ...here]) assert.ok(isDialableHere(address), address)
+  const others = left.filter((address) => !here.includes(address))
+  for (const address of [...others, '/ip4/127.0.0.1/tcp/22']) assert.ok(!isDialableHere(address), address)
+})
 
 test('whatever a peer sends as an address is answered, without an error', () => {
   fc.assert(fc.property(fc.string(), (text) => assert.equal(isDialable(text), false)))

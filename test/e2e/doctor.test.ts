@@ -30,29 +30,33 @@ function about(said: Diagnosis, what: string): string[] {
 
 test('a home that has to be mended: what is wrong, what to do, and 7', async () => {
   await using homes = await TwoHomes.make()
-  const home = homes.agentHome
-  const trusted = join(home, 'trusted_peers')
-  await writeFile(trusted, 'anna 12D3KooWnonsense ports=*\n', { mode: 0o600 })
-  const refused = await doctor('--home', home)
-  assert.equal(refused.code, 7)
-  assert.match(about(refused.said, 'trust').join('\n'), /^bad line 1: /m)
-
-  await writeFile(trusted, '')
-  await chmod(trusted, 0o666)
-  const writable = await farport(['doctor', '--home', home])
-  assert.equal(writable.code, 7)
-  assert.match(writable.stdout, /^bad +trust .*chmod go-w/m)
-
-  await chmod(trusted, 0o600)
+  const home = async (name: string, text: string) => {
+    const path = homes.path(name)
+    await loadIdentity(path, { create: true })
+    await writeFile(join(path, 'trusted_peers'), text, { mode: 0o600 })
+    return path
+  }
+  const [refused, writable, late] = await Promise.all([
+    home('refused', 'anna 12D3KooWnonsense ports=*\n'),
+    home('writable', ''),
+    home('late', ''),
+  ])
+  await chmod(join(writable, 'trusted_peers'), 0o666)
   const tomorrow = new Date(Date.now() + 86_400_000)
-  await utimes(trusted, tomorrow, tomorrow)
-  const late = await farport(['doctor', '--home', home])
-  assert.equal(late.code, 7)
-  assert.match(late.stdout, /^bad +clock .*trusted_peers was written\. To mend: /m)
-
-  const empty = await farport(['doctor', '--home', homes.path('none')])
-  assert.equal(empty.code, 7)
-  assert.match(empty.stdout, /^bad +key .*farport id$/m)
+  await utimes(join(late, 'trusted_peers'), tomorrow, tomorrow)
+  const expected: [string, RegExp][] = [
+    [refused, /^bad +trust +line 1: /m],
+    [writable, /^bad +trust .*chmod go-w/m],
+    [late, /^bad +clock .*trusted_peers was written\. To mend: /m],
+    [homes.path('none'), /^bad +key .*farport id$/m],
+  ]
+  await Promise.all(
+    expected.map(async ([path, sentence]) => {
+      const { code, stdout } = await farport(['doctor', '--home', path])
+      assert.match(stdout, sentence)
+      assert.equal(code, 7)
+    }),
+  )
 })
 
 test('without a relay it says what can be said, and that nothing is wrong', async () => {
@@ -86,7 +90,11 @@ test('a relay that lets us in, one that does not, and one that is not there', as
   const circuits = [bare, dead].map((at) => `${at}/p2p/${peerId}/p2p-circuit`)
   const line = `pi ${homes.clientId} addr=${circuits.join(',')}\n`
   await writeFile(join(home, 'trusted_peers'), line, { mode: 0o600 })
-  const friend = await doctor('--home', home)
+  const [friend, impostor, gone] = await Promise.all([
+    doctor('--home', home),
+    doctor('--relay', `${bare}/p2p/${homes.clientId}`, '--home', home),
+    doctor('--relay', `${dead}/p2p/${peerId}`, '--home', home),
+  ])
   assert.equal(friend.code, 0, JSON.stringify(friend.said.findings))
   assert.equal(friend.said.relays[0]?.entry, 'let in')
   const [one, other, entry] = about(friend.said, 'relay')
@@ -96,10 +104,8 @@ test('a relay that lets us in, one that does not, and one that is not there', as
   // It runs without STUN, and then nothing is promised.
   assert.equal(friend.said.paths, undefined)
 
-  const other1 = await doctor('--relay', `${bare}/p2p/${homes.clientId}`, '--home', home)
-  assert.equal(other1.code, 6)
-  assert.equal(other1.said.relays[0]?.entry, 'impostor')
-  const gone = await doctor('--relay', `${dead}/p2p/${peerId}`, '--home', home)
+  assert.equal(impostor.code, 6)
+  assert.equal(impostor.said.relays[0]?.entry, 'impostor')
   assert.equal(gone.code, 6)
   assert.match(about(gone.said, 'relay')[0] ?? '', /^bad .*connection refused$/)
 })
