@@ -1,6 +1,7 @@
 import { EventEmitter } from 'node:events'
 import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
+import { setImmediate as turn } from 'node:timers/promises'
 import { noise } from '@chainsafe/libp2p-noise'
 import { generateKeyPairFromSeed } from '@libp2p/crypto/keys'
 import type { ComponentLogger, Connection, Libp2p, Upgrader } from '@libp2p/interface'
@@ -320,9 +321,11 @@ export class Overlay extends EventEmitter<OverlayEvents> implements AsyncDisposa
     return this.#connections(peerId).filter(({ direct }) => direct)
   }
 
-  /** Cuts every connection to the peer at once, with all that is open on them. */
+  /** Cuts every connection to the peer, with all that is open on them. */
   async disconnect(peerId: string, reason: string): Promise<void> {
     const cut = new FarportError('ERR_NOT_TRUSTED', `disconnected: ${reason}`)
+    // What was said to it in this turn, such as why, leaves at the end of it.
+    await turn()
     for (const connection of this.#connections(peerId)) connection.abort(cut)
   }
 
