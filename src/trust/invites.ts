@@ -212,6 +212,7 @@ export class Invites extends EventEmitter<InvitesEvents> implements Disposable {
       commit: async (peer) => {
         const open = this.#stillOpen(id, this.#clock())
         if (open?.trying !== attempt) throw new PairingError('invite-over')
+        this.#sources.forgive(source, now)
         return await this.#commit(invite, peer)
       },
     }
@@ -279,6 +280,15 @@ class SourceLimit {
     }
     for (const key of this.#tries.keys()) if (this.#tries.size > MAX_SOURCES) this.#tries.delete(key)
     return true
+  }
+
+  /** Takes a try back: it held the secret, so it was no guess, and a person may pair twice in a row. */
+  forgive({ peerId, address }: Source, at: number): void {
+    for (const key of address === undefined ? [peerId] : [peerId, address]) {
+      const others = this.#tries.get(key)?.filter((one) => one !== at) ?? []
+      if (others.length > 0) this.#tries.set(key, others)
+      else this.#tries.delete(key)
+    }
   }
 
   #mayTry(key: string, now: number): boolean {

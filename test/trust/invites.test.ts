@@ -268,6 +268,18 @@ test('a source may try every two seconds, and ten times in ten minutes', (t) => 
   }
 })
 
+test('a try that ends in a pairing is no guess: the same source may pair again at once', async (t) => {
+  const { open, begin } = bookOf(t)
+  const anna = { peerId: ANNA, address: '192.0.2.7' }
+  for (let i = 0; i < 12; i++) {
+    open()
+    await begin('417', anna).commit(PEER)
+  }
+  open()
+  begin('417', anna).fail('wrong-secret')
+  assert.throws(() => begin('417', anna), refused('too-often'))
+})
+
 test('an address is counted whatever PeerIDs come from it, and a PeerID wherever it comes from', (t) => {
   const { begin } = bookOf(t)
   assert.throws(() => begin('000', { peerId: ANNA, address: '192.0.2.7' }), refused('unknown-invite'))
