@@ -1,0 +1,66 @@
+import { readFileSync } from 'node:fs'
+import { Command, CommanderError, Option } from 'commander'
+import { connectCommand } from './connect.ts'
+import { demoCommand } from './demo.ts'
+import { doctorCommand } from './doctor.ts'
+import { EXIT } from './exit-code.ts'
+import { idCommand } from './id.ts'
+import { inviteCommand } from './invite.ts'
+import { pairCommand } from './pair.ts'
+import { peersCommand } from './peers.ts'
+import { pingCommand } from './ping.ts'
+import { portsCommand } from './ports.ts'
+import { relayCommand } from './relay.ts'
+import { revokeCommand } from './revoke.ts'
+import { shareCommand } from './share.ts'
+
+const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as {
+  version: string
+}
+
+const program = new Command('farport')
+  .description('A serial port that is far away, made local: encrypted end to end, without VPN or account.')
+  .version(version)
+  .exitOverride()
+  .configureHelp({ showGlobalOptions: true })
+  .showHelpAfterError('(try --help)')
+
+for (const command of [
+  shareCommand,
+  relayCommand,
+  inviteCommand,
+  pairCommand,
+  connectCommand,
+  portsCommand,
+  pingCommand,
+  doctorCommand,
+  peersCommand,
+  revokeCommand,
+  idCommand,
+  demoCommand,
+]) {
+  command
+    .option(
+      '--home <dir>',
+      'where keys and trusted_peers are (default: $FARPORT_HOME, else ~/.config/farport)',
+    )
+    .option('--json', 'machine-readable output: one object, or one a line for commands that stay')
+    .addOption(
+      new Option('--log-level <level>', 'what to log on standard error')
+        .choices(['error', 'warn', 'info', 'debug', 'silent'])
+        .default('warn'),
+    )
+    .exitOverride()
+  program.addCommand(command)
+}
+
+// `farport --help | head`: whoever read has gone, and commands hear of it themselves.
+process.stdout.on('error', () => {})
+
+try {
+  await program.parseAsync()
+} catch (error) {
+  if (!(error instanceof CommanderError)) throw error
+  // Help and version are asked for, everything else commander reports is a mistake on the command line.
+  process.exitCode = error.exitCode === 0 ? EXIT.ok : EXIT.usage
+}
