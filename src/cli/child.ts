@@ -1,5 +1,6 @@
 import { type ChildProcessByStdio, type SpawnOptions, spawn } from 'node:child_process'
 import { once } from 'node:events'
+import { extname, join } from 'node:path'
 import { createInterface } from 'node:readline'
 import type { Readable, Writable } from 'node:stream'
 import { FarportError } from '../errors.ts'
@@ -20,6 +21,9 @@ interface Farport extends AsyncDisposable {
   event(name: string, fits?: (event: Event) => boolean): Promise<Event>
 }
 
+/** Next to this file, also where both have been bundled. */
+const MAIN = join(import.meta.dirname, `main${extname(import.meta.filename)}`)
+
 /** So many events are remembered for those who ask late. */
 const MAX_EVENTS = 1_000
 
@@ -33,8 +37,7 @@ interface StartOptions {
 }
 
 export function startFarport(args: string[], { input, launch = spawn, onLog }: StartOptions = {}): Farport {
-  const main = new URL('./main.ts', import.meta.url).pathname
-  const child = launch(process.execPath, [main, ...args], {
+  const child = launch(process.execPath, [MAIN, ...args], {
     stdio: ['pipe', 'pipe', onLog === undefined ? 'inherit' : 'pipe'],
   }) as ChildProcessByStdio<Writable, Readable, Readable | null>
   if (onLog !== undefined && child.stderr !== null) createInterface({ input: child.stderr }).on('line', onLog)

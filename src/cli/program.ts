@@ -1,5 +1,5 @@
-import { readFileSync } from 'node:fs'
 import { Command, CommanderError, Option } from 'commander'
+import packageJson from '../../package.json' with { type: 'json' }
 import { connectCommand } from './connect.ts'
 import { demoCommand } from './demo.ts'
 import { doctorCommand } from './doctor.ts'
@@ -14,13 +14,9 @@ import { relayCommand } from './relay.ts'
 import { revokeCommand } from './revoke.ts'
 import { shareCommand } from './share.ts'
 
-const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as {
-  version: string
-}
-
 const program = new Command('farport')
   .description('A serial port that is far away, made local: encrypted end to end, without VPN or account.')
-  .version(version)
+  .version(packageJson.version)
   .exitOverride()
   .configureHelp({ showGlobalOptions: true })
   .showHelpAfterError('(try --help)')
