@@ -3,8 +3,11 @@
 // any Node can read, hands over to it.
 'use strict'
 
+const fs = require('node:fs')
 const path = require('node:path')
-const main = path.join(__dirname, '..', 'src', 'cli', 'main.ts')
+// Bundled where it was installed, as it is in a checkout.
+const bundled = path.join(__dirname, '..', 'lib', 'main.js')
+const main = fs.existsSync(bundled) ? bundled : path.join(__dirname, '..', 'src', 'cli', 'main.ts')
 const major = Number(process.versions.node.split('.')[0])
 
 if (major >= 24 && major < 26) {

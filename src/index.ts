@@ -1,5 +1,8 @@
 /** What programs may build on. It grows as the parts settle; until 1.0 anything may still change. */
 export { type ErrorCode, FarportError } from './errors.ts'
+export { farportBinding } from './library/binding.ts'
+export { type Farport, type FarportOptions, type OpenPortOptions, openFarport } from './library/farport.ts'
+export { serialPortOf } from './library/serialport.ts'
 export type {
   InputLines,
   LineChanges,

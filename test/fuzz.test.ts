@@ -14,7 +14,7 @@ import {
 import { Rfc2217Client } from '../src/rfc2217/client.ts'
 import { Rfc2217Server } from '../src/rfc2217/server.ts'
 import { readHello } from '../src/session/hello.ts'
-import { MAX_SUBNEGOTIATION } from '../src/telnet/decoder.ts'
+import { MAX_SUBNEGOTIATION, TelnetDecoder } from '../src/telnet/decoder.ts'
 import { peerIdProblem } from '../src/trust/peer-id.ts'
 import { fuzz, type Random } from './support/fuzz.ts'
 
@@ -194,6 +194,40 @@ const TELNET_TOKENS = [
 ].map(bytesOf)
 /** Behind an open subnegotiation all is silence, which is as it should be. */
 const talks = { heard: 0.5 }
+
+/** What a decoder makes of the pieces, data joined, so that two ways to cut one input can be compared. */
+function heardOf(pieces: readonly Uint8Array[]): string[] {
+  const decoder = new TelnetDecoder()
+  const heard: string[] = []
+  let data = ''
+  for (const piece of pieces)
+    for (const event of decoder.push(piece)) {
+      if (event.type === 'data') {
+        data += Buffer.from(event.bytes).toString('latin1')
+        continue
+      }
+      if (data !== '') heard.push(data)
+      data = ''
+      if (event.type === 'subnegotiation') assert.ok(event.payload.length <= MAX_SUBNEGOTIATION)
+      heard.push(event.type)
+    }
+  return data === '' ? heard : [...heard, data]
+}
+
+fuzz(
+  'the telnet decoder',
+  () => ({
+    corpus: TELNET,
+    tokens: TELNET_TOKENS,
+    run(input, random) {
+      const heard = heardOf(cut(input, random))
+      assert.deepEqual(heard.join('\n'), heardOf([input]).join('\n'))
+      return heard.length > 0 ? 'heard' : 'nothing'
+    },
+    reach: talks,
+  }),
+  RUNS,
+)
 
 for (const side of ['server', 'client'] as const)
   fuzz(

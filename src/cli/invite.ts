@@ -30,7 +30,8 @@ export const inviteCommand = new Command('invite')
   .option('--qr', 'draw the ticket as a QR code too')
   .option(
     '--may <rights>',
-    'what it may do with them: watch, use, configure, lines, steal; or relay, to use this machine as its relay',
+    'what it may do with them: watch (see what the device sends), use (also send), configure, lines, steal (take a port ' +
+      'from whoever uses it); or relay, to use this machine as its relay',
     'use,configure,lines',
   )
   .option('--expires <date>', 'the last day, YYYY-MM-DD (default: until it is revoked)')

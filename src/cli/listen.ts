@@ -1,7 +1,5 @@
+import { DEFAULT_LISTEN } from '../config/config.ts'
 import { FarportError } from '../errors.ts'
-
-/** Farport's port, on every address of the machine. */
-export const DEFAULT_LISTEN = ['/ip4/0.0.0.0/tcp/4001', '/ip6/::/tcp/4001']
 
 /** What `--listen` says; `none` is for a machine that is only reached through relays. */
 export function listenOn(flag: readonly string[] | undefined): readonly string[] {

@@ -1,4 +1,6 @@
 import { Command } from 'commander'
+import type { Daemon } from '../daemon/daemon.ts'
+import { printable } from '../printable.ts'
 import { type CommonFlags, run } from './run.ts'
 import { table } from './table.ts'
 
@@ -28,7 +30,7 @@ export const portsCommand = new Command('ports')
         { log, signal, report: () => {} },
       )
       const ports = await daemon.portsOf(peer, signal)
-      const rows = ports.map((port) => [port.name, port.state, port.may.join(','), port.description.path])
+      const rows = ports.map((port) => [port.name, stateOf(port), port.may.join(','), port.description.path])
       const text =
         rows.length > 0
           ? table(['port', 'state', 'you may', 'device'], rows)
@@ -36,3 +38,9 @@ export const portsCommand = new Command('ports')
       output.result({ peer, ports }, text)
     }),
   )
+
+function stateOf({ state, holder, watchers = 0 }: Awaited<ReturnType<Daemon['portsOf']>>[number]): string {
+  const by = holder?.you ? 'in use by us' : holder?.name ? `in use by ${printable(holder.name)}` : 'in use'
+  const use = state === 'held' ? by : state
+  return watchers > 0 ? `${use}, ${watchers} watching` : use
+}

@@ -1,5 +1,6 @@
 import { Command, CommanderError, Option } from 'commander'
 import packageJson from '../../package.json' with { type: 'json' }
+import { configCommand } from './config.ts'
 import { connectCommand } from './connect.ts'
 import { demoCommand } from './demo.ts'
 import { doctorCommand } from './doctor.ts'
@@ -11,8 +12,11 @@ import { peersCommand } from './peers.ts'
 import { pingCommand } from './ping.ts'
 import { portsCommand } from './ports.ts'
 import { relayCommand } from './relay.ts'
+import { reloadCommand } from './reload.ts'
 import { revokeCommand } from './revoke.ts'
 import { shareCommand } from './share.ts'
+import { statusCommand } from './status.ts'
+import { upCommand } from './up.ts'
 
 const program = new Command('farport')
   .description('A serial port that is far away, made local: encrypted end to end, without VPN or account.')
@@ -24,15 +28,19 @@ const program = new Command('farport')
 for (const command of [
   shareCommand,
   relayCommand,
+  upCommand,
   inviteCommand,
   pairCommand,
   connectCommand,
   portsCommand,
+  statusCommand,
   pingCommand,
   doctorCommand,
   peersCommand,
   revokeCommand,
   idCommand,
+  reloadCommand,
+  configCommand,
   demoCommand,
 ]) {
   command

@@ -1,5 +1,5 @@
 import { Command, InvalidArgumentError } from 'commander'
-import { DEFAULT_LISTEN } from './listen.ts'
+import { DEFAULT_LISTEN } from '../config/config.ts'
 import { type CommonFlags, run } from './run.ts'
 import { until } from './until.ts'
 

@@ -16,6 +16,8 @@ export interface Context {
   log: Logger
   /** Aborted by the first SIGINT, SIGTERM or SIGHUP. */
   signal: AbortSignal
+  /** From now on SIGHUP calls this instead: for a service it means to read its configuration again. */
+  onHangup: (listener: () => void) => void
 }
 
 /** No hand is as quick as this. */
@@ -27,8 +29,10 @@ export async function run(flags: CommonFlags, body: (context: Context) => Promis
   const stop = new AbortController()
   let interrupted: NodeJS.Signals | undefined
   let interruptedAt = 0
+  let hangup: (() => void) | undefined
   const onSignal = (signal: NodeJS.Signals) => {
-    if (interrupted === undefined) {
+    if (signal === 'SIGHUP' && hangup !== undefined && interrupted === undefined) hangup()
+    else if (interrupted === undefined) {
       interrupted = signal
       interruptedAt = performance.now()
       stop.abort()
@@ -44,7 +48,13 @@ export async function run(flags: CommonFlags, body: (context: Context) => Promis
   for (const signal of signals) process.on(signal, onSignal)
   try {
     const home = resolveHome(flags.home)
-    await body({ home, output, log: createLog(flags.logLevel), signal: stop.signal })
+    const log = createLog(flags.logLevel)
+    await body({
+      ...{ home, output, log, signal: stop.signal },
+      onHangup: (listener) => {
+        hangup = listener
+      },
+    })
     // SIGTERM is how a service is told to end; only a person's Ctrl-C counts as interrupted.
     process.exitCode = interrupted === 'SIGINT' ? EXIT.interrupted : EXIT.ok
   } catch (thrown) {

@@ -1,10 +1,11 @@
 import { basename } from 'node:path'
 import { Command } from 'commander'
-import type { Share } from '../config/config.ts'
+import { DEFAULT_LISTEN, type Share } from '../config/config.ts'
+import { parseShareOptions } from '../config/share-options.ts'
 import type { DaemonEvent } from '../daemon/daemon.ts'
 import { FarportError } from '../errors.ts'
 import { trustLine } from './id.ts'
-import { DEFAULT_LISTEN, listenOn } from './listen.ts'
+import { listenOn } from './listen.ts'
 import { loopbackOption } from './loopback.ts'
 import { describeRelay } from './relay-status.ts'
 import { type CommonFlags, run } from './run.ts'
@@ -19,7 +20,11 @@ interface ShareFlags extends CommonFlags {
 
 export const shareCommand = new Command('share')
   .description('share serial ports with the peers in trusted_peers')
-  .argument('<device...>', 'DEVICE or DEVICE=NAME: a path, better a /dev/serial/by-id link, or simulated:gps')
+  .argument(
+    '<device...>',
+    'DEVICE[=NAME][,OPTION=VALUE...]: a path, better a /dev/serial/by-id link; rfc2217://HOST:PORT or tcp://HOST:PORT, a port of ' +
+      'another serial server; or simulated:gps',
+  )
   .option('--listen <addr...>', `multiaddrs to listen on, or none (default: ${DEFAULT_LISTEN.join(' ')})`)
   .option(
     '--announce <addr...>',
@@ -30,6 +35,18 @@ export const shareCommand = new Command('share')
     'relays to be reached through: names in trusted_peers, or addresses that end with /p2p/PEERID',
   )
   .addOption(loopbackOption())
+  .addHelpText(
+    'after',
+    `
+Options of a port:
+  reset=esp32        run the reset of that board here when a client begins one; also esp32-usb, arduino-1200, off,
+                     or a sequence such as dtr-rts+/100ms/dtr+rts-/50ms/dtr-
+  pack.gap=2ms       what comes without so long a silence goes on in one piece, both ways
+  pack.size=256      what the device sends goes on in pieces of at most so many bytes
+  pack.until='\\n'    what the device sends goes on in pieces that end so
+
+As in /dev/ttyUSB0=board,reset=esp32 or '/dev/ttyS1=plc,pack.gap=4ms'. A comma in a path is written twice.`,
+  )
   .action((devices: string[], flags: ShareFlags) =>
     run(flags, async ({ home, output, log, signal }) => {
       const shares = devices.map(parseShare)
@@ -85,17 +102,46 @@ function describe(event: DaemonEvent): string | undefined {
   }
 }
 
-/** `DEVICE=NAME`, or `DEVICE` called after its last part. By-id names hold no `=`, so the last one separates. */
+/** A device is called after its last part, a serial server after its host and port. */
+function nameOf(device: string): string {
+  const [, server] = /^(?:rfc2217|tcp):\/\/(.*)$/.exec(device) ?? []
+  if (server === undefined) return basename(device.replace(/^simulated:/, ''))
+  return server.replace(/[^A-Za-z0-9_.]+/g, '-').replace(/^-/, '')
+}
+
+/**
+ * `DEVICE[=NAME][,OPTION=VALUE]...`; without NAME it is called after the device's last part. A comma that belongs to the
+ * device or a value is written twice. Of several `=` the last before an option separates the name, so a device whose path
+ * holds one needs a NAME; udev lets by-id names hold `=`, but no comma.
+ */
 function parseShare(text: string): Share {
-  const at = text.lastIndexOf('=')
-  const device = at === -1 ? text : text.slice(0, at)
-  const name = at === -1 ? basename(device.replace(/^simulated:/, '')) : text.slice(at + 1)
+  const [port = '', ...words] = fieldsOf(text)
+  const at = port.lastIndexOf('=')
+  const device = at === -1 ? port : port.slice(0, at)
+  const name = at === -1 ? nameOf(device) : port.slice(at + 1)
   if (device === '')
-    throw new FarportError('ERR_USAGE', `"${text}" names no device: write DEVICE or DEVICE=NAME`)
+    throw new FarportError(
+      'ERR_USAGE',
+      `"${text}" names no device: write DEVICE or DEVICE=NAME, then options, as in /dev/ttyUSB0=board,reset=esp32`,
+    )
   if (!/^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$/.test(name))
     throw new FarportError(
       'ERR_USAGE',
       `"${name}" can't be a port's name: up to 64 letters, digits, - _ and . are allowed; write ${device}=NAME`,
     )
-  return { name, device }
+  const options = words.map((word) => {
+    const [, option, value] = /^([^=]*)=(.*)$/s.exec(word) ?? []
+    if (option === undefined || value === undefined)
+      throw new FarportError(
+        'ERR_USAGE',
+        `"${word}" is no OPTION=VALUE: write for example reset=esp32, and a comma that belongs to the device twice`,
+      )
+    return [option, value] as const
+  })
+  return { name, device, ...parseShareOptions(options) }
+}
+
+/** What single commas separate; of two, one stays. */
+function fieldsOf(text: string): string[] {
+  return [...text.matchAll(/(?:^|,)((?:[^,]|,,)*)/g)].map(([, field = '']) => field.replaceAll(',,', ','))
 }

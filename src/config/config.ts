@@ -1,3 +1,10 @@
+import type { LineFormat } from '../serial/line-format.ts'
+import type { ResetProfile } from '../serial/line-sequence.ts'
+import type { Packing } from '../serial/packer.ts'
+
+/** Farport's port, on every address of the machine. */
+export const DEFAULT_LISTEN: readonly string[] = ['/ip4/0.0.0.0/tcp/4001', '/ip6/::/tcp/4001']
+
 /** Everything one farport process is asked to do. Built from flags; read-only from then on. */
 export interface Config {
   readonly home: string
@@ -18,6 +25,8 @@ export interface Config {
   readonly links: readonly Link[]
   /** Keep trying when a link's peer or port is not there at the start, instead of failing. */
   readonly wait: boolean
+  /** A service: what can't be had now, such as a link's local end, is tried for again and again. Default false. */
+  readonly lasting?: boolean
 }
 
 interface RelayConfig {
@@ -31,6 +40,12 @@ export interface Share {
   readonly name: string
   /** A device path, or `simulated:gps`. */
   readonly device: string
+  /** What of the device's last bytes is kept for who begins to watch, 0 for nothing. Default 16 KiB. */
+  readonly replayBytes?: number
+  /** How the board is reset, where that is to be done here when a client begins to. */
+  readonly reset?: ResetProfile
+  /** How bytes are gathered on their way, both ways; by default they are not. */
+  readonly pack?: Packing
 }
 
 /** A local endpoint joined to a port of a peer. */
@@ -41,10 +56,30 @@ export interface Link {
   readonly endpoint: Endpoint
   /** How long bytes and the channel outlive a lost connection. */
   readonly resumeMs: number
+  /** To hold the port, or to take it from whoever holds it, or only to watch. Default `use`. */
+  readonly mode?: 'use' | 'steal' | 'watch'
+  /** What a watcher wants of what the device sent before, at most. Default all that is kept there. */
+  readonly replayBytes?: number
+  /** False: the agent is not to run the port's reset sequence for us. */
+  readonly reset?: boolean
+  /** Whether to wait for a port that is in use or not there, and for one that another has taken over, instead of ending. */
+  readonly wait?: boolean
+  /** How the far line is to be when the port is opened. Data bits and parity stay so where programs can't ask for them. */
+  readonly line?: LineFormat
 }
 
 export type Endpoint =
-  | { readonly type: 'pty'; readonly path: string }
+  | { readonly type: 'pty'; readonly path: string; readonly access?: PtyAccess }
   | { readonly type: 'rfc2217'; readonly host: string; readonly port: number }
   | { readonly type: 'raw'; readonly host: string; readonly port: number }
   | { readonly type: 'stdio' }
+  /** A serial port of this machine. `modemLines`: whether its lines are crossed with those of the remote one. */
+  | { readonly type: 'serial'; readonly device: string; readonly modemLines: boolean }
+
+/** Which users of this machine may open a PTY, besides the one that runs farport. */
+interface PtyAccess {
+  /** Permission bits, 0o660 for owner and group. */
+  readonly mode?: number
+  /** A name or a number. */
+  readonly group?: string
+}

@@ -5,10 +5,13 @@
  *   every line  time (ISO 8601, UTC), event, peer (PeerID), name (as in trusted_peers; none for strangers)
  *   pair        ports, may, by (ticket, code)
  *   refuse      address, reason
- *   open        port, path (direct, relayed), address
+ *   open        port, path (direct, relayed), address; mode, when it is not to use the port but to "watch" it
  *   configure   port, from, to ("115200 8N1"), changes
- *   lines       port, and of dtr, rts, break those that changed: {on, changes}
- *   close       port, path, address, toDevice, fromDevice (bytes of data), durationMs, reason
+ *   lines       port, and of dtr, rts, break those that changed: {on, changes}; sequence: {name, runs},
+ *               when resets were run here
+ *   steal       port, path, address, from (PeerID), fromName: it takes the port, which the other loses
+ *   close       port, path, address, toDevice, fromDevice (bytes of data), durationMs, reason; of a watcher mode, and
+ *               bytes skipped because it was too slow and ignored because it may not write
  *   revoke      reason
  *   rotate      to (PeerID), state. A peer's key: announced, in force. Ours: accepted by the peer, switched
  *   left-out    refusals: how many were not written one by one, see RefusalLimit; addresses: how many they came from, as
@@ -130,16 +133,25 @@ export class AuditLog implements Audit, Disposable {
         this.#gather(event)
         break
       case 'open':
-        this.#append('open', peerId, { port: event.port, ...placeOf(event) })
+        this.#append('open', peerId, { port: event.port, ...modeOf(event), ...placeOf(event) })
         break
+      case 'steal': {
+        const { port, from } = event
+        const fromName = this.#nameOf(from)
+        this.#append('steal', peerId, { port, ...placeOf(event), from, ...(fromName && { fromName }) })
+        break
+      }
       case 'close': {
-        const { port, toDevice, fromDevice, durationMs, reason } = event
-        this.#settle(keyOf(event))
+        const { port, toDevice, fromDevice, skipped, ignored, durationMs, reason } = event
+        if (event.mode === undefined) this.#settle(keyOf(event))
         this.#append('close', peerId, {
           port,
+          ...modeOf(event),
           ...placeOf(event),
           toDevice,
           fromDevice,
+          ...(skipped && { skipped }),
+          ...(ignored && { ignored }),
           durationMs,
           reason,
         })
@@ -175,6 +187,7 @@ export class AuditLog implements Audit, Disposable {
       timer: setTimeout(() => this.#settle(key), GATHER_MS).unref(),
       settings: undefined,
       lines: {},
+      sequence: undefined,
     }
     this.#gathered.set(key, gathered)
     if (event.event === 'configure') {
@@ -182,6 +195,9 @@ export class AuditLog implements Audit, Disposable {
       gathered.settings = { from, to: event.to, changes: changes + 1 }
       return
     }
+    const { sequence } = event.changed
+    if (sequence !== undefined)
+      gathered.sequence = { name: sequence, runs: (gathered.sequence?.runs ?? 0) + 1 }
     for (const line of ['dtr', 'rts', 'break'] as const) {
       const on = event.changed[line]
       if (on !== undefined) gathered.lines[line] = { on, changes: (gathered.lines[line]?.changes ?? 0) + 1 }
@@ -192,10 +208,11 @@ export class AuditLog implements Audit, Disposable {
     const gathered = this.#gathered.get(key)
     if (gathered === undefined) return
     this.#gathered.delete(key)
-    const { peerId, port, timer, settings, lines } = gathered
+    const { peerId, port, timer, settings, lines, sequence } = gathered
     clearTimeout(timer)
     if (settings !== undefined) this.#append('configure', peerId, { port, ...settings })
-    if (Object.keys(lines).length > 0) this.#append('lines', peerId, { port, ...lines })
+    if (Object.keys(lines).length > 0 || sequence !== undefined)
+      this.#append('lines', peerId, { port, ...lines, ...(sequence && { sequence }) })
   }
 
   #append(event: string, peer: string | undefined, fields: object): void {
@@ -244,6 +261,7 @@ interface Gathered {
   readonly timer: NodeJS.Timeout
   settings: { from: string; to: string; changes: number } | undefined
   readonly lines: { [line in 'dtr' | 'rts' | 'break']?: { on: boolean; changes: number } }
+  sequence: { name: string; runs: number } | undefined
 }
 
 /** So many refusals of one source are written in this time, */
@@ -298,6 +316,10 @@ class RefusalLimit implements Disposable {
 
 function placeOf({ path }: { path?: CallerPath | undefined }): { path?: string; address?: string } {
   return path === undefined ? {} : { path: path.kind, address: path.remoteAddress }
+}
+
+function modeOf({ mode }: { mode?: 'watch' }): { mode?: 'watch' } {
+  return mode === undefined ? {} : { mode }
 }
 
 /** The host of a multiaddr: ports and PeerIDs are an attacker's to choose. */

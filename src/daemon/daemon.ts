@@ -1,12 +1,15 @@
 import type { Duplex } from 'node:stream'
+import { isDeepStrictEqual } from 'node:util'
 import * as v from 'valibot'
-import type { Config } from '../config/config.ts'
+import type { Config, Share } from '../config/config.ts'
 import { machineName } from '../config/machine-name.ts'
 import { DirectPaths } from '../direct/direct-paths.ts'
 import { isDialableHere } from '../direct/path-address.ts'
+import { FarportError } from '../errors.ts'
 import type { Logger } from '../log.ts'
 import { createOverlay, type Path, type RelayStatus } from '../overlay/node.ts'
 import { isRelayed } from '../overlay/relay-address.ts'
+import type { SerialPort } from '../serial/port.ts'
 import { SERIAL_PROTOCOL } from '../session/hello.ts'
 import { PortHost } from '../session/host.ts'
 import { type Listing, PORTS_PROTOCOL } from '../session/listing.ts'
@@ -22,13 +25,16 @@ import { parse } from '../wire/message.ts'
 import { openAuditLog } from './audit-log.ts'
 import { listenControl } from './control.ts'
 import { checkLink, startLink } from './link.ts'
+import { type LinkStatus, Links } from './links.ts'
 import { type InviteEvent, type InviteRequest, type Joined, Pairing } from './pairing.ts'
 import { PeerNames } from './peer-names.ts'
 import { Peers } from './peers.ts'
 import { RelayRole } from './relay-role.ts'
 import { byPeer, Relaying, relayAddresses, relaysToPeers, stunAtRelays } from './relaying.ts'
+import { openWanted, type RemotePortWanted } from './remote-port.ts'
 import { Rotation, type RotationReport } from './rotation.ts'
 import { sharedPorts } from './shared-ports.ts'
+import type { DaemonStatus, ReloadReport } from './status.ts'
 
 export type { InviteEvent, InviteRequest } from './pairing.ts'
 export type { RotationReport } from './rotation.ts'
@@ -46,23 +52,27 @@ export interface DaemonOptions {
   log: Logger
   signal: AbortSignal
   report: (event: DaemonEvent) => void
-}
-
-interface RunningLink {
-  readonly peer: string
-  readonly port: string
-  /** Where local programs find it. */
-  readonly address: string
+  /** Reads the configuration again and puts it in force, as `farport reload` asks; there may be none to read. */
+  reload?: () => Promise<ReloadReport>
 }
 
 export interface Daemon extends AsyncDisposable {
   readonly peerId: string
   /** Where others reach us, through our relays once these have reserved. */
   readonly addresses: readonly string[]
-  readonly links: readonly RunningLink[]
+  links(): LinkStatus[]
+  status(): Promise<DaemonStatus>
+  /** Whether what others depend on still works; what waits for a device or a network is well. */
+  isWell(): boolean
+  /** Puts another configuration in force. Ports and links that are as before go on undisturbed. */
+  become(config: Config): Promise<ReloadReport>
   /** Resolves when every link is over by itself, as standard input and output may be. */
   readonly ended: Promise<void>
   portsOf(peer: string, signal: AbortSignal): Promise<Listing[]>
+  /** Opens a port of a peer for this process itself. @throws FarportError why it can't be had; the signal's reason */
+  open(wanted: RemotePortWanted, signal: AbortSignal): Promise<SerialPort>
+  /** The names in trusted_peers. */
+  peers(): string[]
   /** One round trip over the best path there is. */
   ping(peer: string, signal: AbortSignal): Promise<{ path: Path; roundTripMs: number }>
   /** Opens an invite, by default to all ports that are shared, and follows it to its end. */
@@ -84,13 +94,19 @@ export interface Daemon extends AsyncDisposable {
  * Builds everything a Config asks for and closes it in reverse order. The only place where libp2p meets serial ports.
  * @throws FarportError for what can't be had at the start; later losses are waited out and reported.
  */
-export async function startDaemon(config: Config, { log, signal, report }: DaemonOptions): Promise<Daemon> {
+export async function startDaemon(
+  config: Config,
+  { log, signal, report, reload }: DaemonOptions,
+): Promise<Daemon> {
   await using stack = new AsyncDisposableStack()
   const identity = await loadIdentity(config.home, { create: true })
   // First, because it is also what keeps a second farport with the same key from starting.
   const inviting = Promise.withResolvers<Daemon['invite']>()
   const rotating = Promise.withResolvers<Daemon['rotate']>()
-  const shares = config.shares.length > 0
+  const running = Promise.withResolvers<Daemon>()
+  const startedAtMs = performance.now()
+  // A service may get ports later.
+  const shares = config.shares.length > 0 || config.lasting === true
   // Others reach us: we may be asked to invite, and there is something to keep account of.
   const serves = shares || config.listen.length > 0 || (config.relays ?? []).length > 0
   if (serves)
@@ -102,6 +118,15 @@ export async function startDaemon(config: Config, { log, signal, report }: Daemo
             await (await inviting.promise)(parse(inviteSchema, params, 'invite'), emit, until),
           rotate: async (params, { signal: until }) =>
             await (await rotating.promise)(parse(rotateSchema, params, 'rotation'), until),
+          status: async () => await (await running.promise).status(),
+          reload: async () => {
+            if (reload === undefined)
+              throw new FarportError(
+                'ERR_USAGE',
+                'the farport that runs here has no configuration file: it was started with flags, so start it anew',
+              )
+            return await reload()
+          },
         },
         { log },
       ),
@@ -170,13 +195,15 @@ export async function startDaemon(config: Config, { log, signal, report }: Daemo
   await overlay.handle(ROTATE_PROTOCOL, (stream, from) => void rotation.serve(stream, from))
   await rotation.resume()
   rotating.resolve((options, until) => rotation.rotate(options, until))
-  const shared = await sharedPorts(config.shares)
+  let current = config
+  let shared = await sharedPorts(config.shares, log)
   for (const { name, source } of shared)
     if (!(await source.present())) report({ event: 'absent', port: name, device: source.description.path })
   const host = stack.use(
     new PortHost({
       ports: shared,
       rights: (peerId, port) => trust.rights(peerId, port),
+      nameOf: (peerId) => names.of(peerId),
       tell: (event) => audit?.record(event),
       log,
     }),
@@ -220,22 +247,20 @@ export async function startDaemon(config: Config, { log, signal, report }: Daemo
         void overlay.disconnect(peerId, 'no longer in trusted_peers')
   })
 
-  const links: RunningLink[] = []
-  const ends: Promise<void>[] = []
+  const links = stack.use(
+    new Links({
+      start: (link, tell) =>
+        startLink(link, { peers, report: tell, log: log.child({ link: `${link.peer}/${link.port}` }) }),
+      report: (port, event) => report({ event: 'link', port, ...event }),
+      lasting: config.lasting === true,
+      log,
+    }),
+  )
   for (const link of config.links) {
     // Standard input and output open the port at once, and so find out by themselves, a round trip earlier.
     if (!config.wait && link.endpoint.type !== 'stdio')
       checkLink(link, await peers.ports(link.peer, signal, link.port))
-    const name = `${link.peer}/${link.port}`
-    const endpoint = stack.use(
-      await startLink(link, {
-        peers,
-        report: (event) => report({ event: 'link', port: name, ...event }),
-        log: log.child({ link: name }),
-      }),
-    )
-    links.push({ peer: link.peer, port: link.port, address: endpoint.address })
-    ends.push(endpoint.ended)
+    await links.add(link)
   }
 
   const invite: Daemon['invite'] = (request, tell, until) => {
@@ -246,22 +271,72 @@ export async function startDaemon(config: Config, { log, signal, report }: Daemo
   inviting.resolve(invite)
 
   const parts = stack.move()
-  return {
+  const daemon: Daemon = {
     peerId: overlay.peerId,
     addresses: [
       ...overlay.addresses().filter((address) => !isRelayed(address)),
       ...relays.map((relay) => `${relay}/p2p-circuit/p2p/${overlay.peerId}`),
     ],
-    links,
-    ended: Promise.all(ends).then(() => {}),
+    links: () => links.statuses(),
+    ended: links.ended,
     portsOf: (peer, until) => peers.ports(peer, until),
+    open: (wanted, until) => {
+      const port = `${wanted.peer}/${wanted.port}`
+      const tell = (event: RemoteEvent) => report({ event: 'link', port, ...event })
+      return openWanted(wanted, { peers, report: tell, log: log.child({ link: port }) }, until)
+    },
+    peers: () => trust.peers().map(({ name }) => name),
     ping: (peer, until) => peers.ping(peer, until),
     invite,
     pair: (text, { relays: asked = [], ...options }) =>
       strangers.join(text, { ...options, relays: relayAddresses(asked, trust) }),
     rotate: (options, until) => rotation.rotate(options, until),
+    status: async () => ({
+      peerId: overlay.peerId,
+      pid: process.pid,
+      uptimeMs: Math.round(performance.now() - startedAtMs),
+      addresses: overlay.addresses(),
+      ports: (await host.statuses()).map(({ holder, ...port }) => ({
+        ...port,
+        ...(holder !== undefined && { holder: names.of(holder) ?? holder }),
+      })),
+      links: links.statuses(),
+      relays: overlay
+        .relays()
+        .map(({ address, state, reason }) => ({ address, state, ...(reason !== undefined && { reason }) })),
+      peers: bestPaths(overlay.paths()).map(({ peerId, kind, remoteAddress }) => ({
+        ...{ name: names.of(peerId) ?? peerId, peerId },
+        ...{ path: kind, address: remoteAddress },
+      })),
+    }),
+    isWell: () => overlay.isListening(),
+    async become(next) {
+      const kept = shared.filter((_, i) =>
+        next.shares.some((share) => isDeepStrictEqual(share, current.shares[i])),
+      )
+      const isNew = (share: Share) => !current.shares.some((other) => isDeepStrictEqual(share, other))
+      const added = await sharedPorts(next.shares.filter(isNew), log)
+      const ports = { added: added.length, removed: shared.length - kept.length, kept: kept.length }
+      shared = [...kept, ...added]
+      const nextStart = AT_START.filter((key) => !isDeepStrictEqual(current[key], next[key]))
+      // In the order of `shared`.
+      const shares = shared.map(({ name }) => next.shares.find((share) => share.name === name) as Share)
+      current = { ...next, shares }
+      await host.become(shared)
+      return { ports, links: await links.become(next.links), nextStart }
+    },
     [Symbol.asyncDispose]: () => parts.disposeAsync(),
   }
+  running.resolve(daemon)
+  return daemon
+}
+
+/** What the overlay is built of. */
+const AT_START = ['listen', 'announce', 'relays', 'relay'] as const
+
+/** Of each peer the first, which is the best. */
+function bestPaths(paths: readonly Path[]): Path[] {
+  return [...Map.groupBy(paths, ({ peerId }) => peerId).values()].map(([best]) => best as Path)
 }
 
 const inviteSchema = v.object({

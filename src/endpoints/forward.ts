@@ -2,12 +2,16 @@ import type { Readable, Writable } from 'node:stream'
 
 /**
  * Carries bytes one way with backpressure until `from` ends or either side closes; resolves then. Neither stream is closed:
- * both belong to somebody else, which is why this is not `pipeline`.
+ * both belong to somebody else, which is why this is not `pipeline`. What comes while it is not `wanted` is thrown away.
  */
-export function forward(from: Readable, to: Writable): Promise<void> {
+export function forward(
+  from: Readable,
+  to: Writable,
+  { wanted = () => true }: { wanted?: () => boolean } = {},
+): Promise<void> {
   return new Promise((resolve) => {
     const onData = (chunk: Uint8Array) => {
-      if (!to.write(chunk)) from.pause()
+      if (wanted() && !to.write(chunk)) from.pause()
     }
     const onDrain = () => from.resume()
     const stop = () => {

@@ -1,5 +1,5 @@
 import { EventEmitter } from 'node:events'
-import { chmodSync } from 'node:fs'
+import { chmodSync, chownSync } from 'node:fs'
 import { constants } from 'node:os'
 import { FdDuplex } from '../serial/fd-duplex.ts'
 import { IN, isSystemError, type Libc, loadLibc, TIOCPKT_EVENT } from '../serial/libc.ts'
@@ -10,6 +10,12 @@ import { isNew, makeNew, type ProgramLine, programLine, setIdle, showSettings } 
 
 /** Whether at least one program has the PTY open. It is `idle` only once all that programs wrote is in `stream`. */
 type PtyState = 'idle' | 'open'
+
+/** Which programs may open the slave. */
+export interface PtyAccess {
+  readonly mode: number
+  readonly groupId?: number
+}
 
 interface PtyDeviceEvents {
   state: [state: PtyState]
@@ -48,7 +54,7 @@ export class PtyDevice extends EventEmitter<PtyDeviceEvents> implements AsyncDis
   /** What programs write is read here. What goes to them goes through `write()`. */
   readonly stream: FdDuplex
   readonly #libc: Libc
-  readonly #mode: number
+  readonly #access: PtyAccess
   readonly #notice = Buffer.alloc(1)
   #pty: Pty
   #state: PtyState = 'idle'
@@ -58,13 +64,13 @@ export class PtyDevice extends EventEmitter<PtyDeviceEvents> implements AsyncDis
   #look: NodeJS.Timeout | undefined
 
   /**
-   * @param mode of the slave: who may open it.
    * @throws FarportError ERR_UNFIT on platforms other than Linux
+   * @throws the system's EPERM when the group is none of ours
    */
-  constructor({ mode }: { mode: number }) {
+  constructor(access: PtyAccess) {
     super()
     this.#libc = loadLibc()
-    this.#mode = mode
+    this.#access = access
     this.#pty = this.#makePty(makeNew)
     this.#termios = this.#libc.termios(this.#pty.fd)
     this.stream = new FdDuplex(this.#libc, { onRead: (bytes) => this.#onRead(bytes) })
@@ -127,7 +133,10 @@ export class PtyDevice extends EventEmitter<PtyDeviceEvents> implements AsyncDis
     const libc = this.#libc
     const { fd, slavePath } = libc.openPtyMaster()
     try {
-      chmodSync(slavePath, this.#mode)
+      const { mode, groupId } = this.#access
+      // The owner stays: -1, as the kernel reads it.
+      if (groupId !== undefined) chownSync(slavePath, 0xffff_ffff, groupId)
+      chmodSync(slavePath, mode)
       const termios = libc.termios(fd)
       setUp(termios)
       libc.setTermios(fd, termios)

@@ -5,7 +5,8 @@ import type { Logger } from '../log.ts'
 import type { SerialPort } from '../serial/port.ts'
 import type { SerialSettings } from '../serial/settings.ts'
 import type { LocalEndpoint, OpenPort } from './endpoint.ts'
-import { PtyDevice } from './pty-device.ts'
+import { groupId } from './group-id.ts'
+import { type PtyAccess, PtyDevice } from './pty-device.ts'
 import { placeLink, removeLink } from './pty-link.ts'
 import { visit } from './pty-visit.ts'
 
@@ -14,6 +15,8 @@ export interface PtyOptions {
   link: string
   /** Who may open it, as a file mode. Default 0o660. */
   mode?: number
+  /** The group that `mode` is about, by name or number. Default as the system makes PTYs, often `tty`. */
+  group?: string
   /**
    * Settings that stay whatever programs ask for. A PTY can't carry data bits, nor even parity: a device that needs 7E1
    * gets it from here.
@@ -42,11 +45,11 @@ const CLOSE_TIMEOUT_MS = 2_000
  * @throws FarportError ERR_IN_USE or ERR_USAGE for the link, ERR_UNFIT where there are no such PTYs
  */
 export async function createPtyEndpoint(options: PtyOptions, open: OpenPort): Promise<LocalEndpoint> {
-  const { link, mode = 0o660, line = {}, modemLines = true, log } = options
+  const { link, mode = 0o660, group, line = {}, modemLines = true, log } = options
   const always = options.openRemote === 'always'
   const stop = new AbortController()
   const { signal } = stop
-  const device = makeDevice(mode)
+  const device = makeDevice({ mode, ...(group !== undefined && { groupId: groupId(group) }) })
   try {
     placeLink(link, device.path)
   } catch (error) {
@@ -143,9 +146,9 @@ export async function createPtyEndpoint(options: PtyOptions, open: OpenPort): Pr
   }
 }
 
-function makeDevice(mode: number): PtyDevice {
+function makeDevice(access: PtyAccess): PtyDevice {
   try {
-    return new PtyDevice({ mode })
+    return new PtyDevice(access)
   } catch (cause) {
     if (cause instanceof FarportError) throw cause
     throw new FarportError('ERR_UNFIT', `can't make a virtual serial port: ${(cause as Error).message}`, {

@@ -1,5 +1,6 @@
 import { once } from 'node:events'
 import { type AddressInfo, createServer, type Server, type Socket } from 'node:net'
+import { setTimeout as delay } from 'node:timers/promises'
 import { FarportError } from '../errors.ts'
 import type { Logger } from '../log.ts'
 import type { SerialPort } from '../serial/port.ts'
@@ -27,17 +28,29 @@ export async function listenTcp(
 ): Promise<LocalEndpoint> {
   const stop = new AbortController()
   let user: Promise<void> | undefined
+  let waiting = false
   const server = createServer({ allowHalfOpen: true, noDelay: true }, (socket) => {
     socket.on('error', (error) => log.debug({ err: error }, 'a local connection failed'))
+    void admit(socket)
+  })
+
+  async function admit(socket: Socket): Promise<void> {
+    // Whoever leaves and comes back at once is here before the port has let go of the last bytes, or before we have
+    // even heard of the leaving.
+    if (user !== undefined && !waiting) {
+      waiting = true
+      await Promise.race([user, delay(LEAVE_MS, undefined, { ref: false })])
+      waiting = false
+    }
     if (user !== undefined) {
       log.warn({ from: socket.remoteAddress }, 'turned away a second program: one at a time')
       socket.destroy()
-      return
-    }
-    user = serveOne(socket).finally(() => {
-      user = undefined
-    })
-  })
+    } else if (stop.signal.aborted || socket.destroyed) socket.destroy()
+    else
+      user = serveOne(socket).finally(() => {
+        user = undefined
+      })
+  }
 
   async function serveOne(socket: Socket): Promise<void> {
     const left = new AbortController()
@@ -82,6 +95,9 @@ async function joinRaw(socket: Socket, port: SerialPort): Promise<void> {
   await forward(socket, port)
   if (!port.destroyed) await port.drain({ signal: AbortSignal.timeout(DRAIN_TIMEOUT_MS) }).catch(() => {})
 }
+
+/** How long a program that connects waits for the one before it to be gone; one may wait. */
+const LEAVE_MS = 2_000
 
 /** How long a program's last bytes may take when it has hung up and the device does not take them. */
 const DRAIN_TIMEOUT_MS = 5_000

@@ -81,6 +81,7 @@ interface Inside {
   transportManager: {
     dial(address: Multiaddr, options: { signal: AbortSignal }): Promise<Connection>
     getAddrs(): Multiaddr[]
+    getListeners(): unknown[]
   }
   upgrader: Upgrader
   logger: ComponentLogger
@@ -161,6 +162,8 @@ export class Overlay extends EventEmitter<OverlayEvents> implements AsyncDisposa
   readonly #closed = new AbortController()
   /** Connections that are being asked for a sign of life. */
   readonly #checked = new WeakSet<Connection>()
+  /** Sockets that others can call, at the start. */
+  #listensOn = 0
 
   /** For createOverlay. */
   constructor(
@@ -210,6 +213,7 @@ export class Overlay extends EventEmitter<OverlayEvents> implements AsyncDisposa
 
   /** For createOverlay. */
   keepReservations(): void {
+    this.#listensOn = this.#listeners()
     this.#reservations.start()
     watchNetwork(() => this.#reservations.networkChanged(), this.#closed.signal)
   }
@@ -218,6 +222,11 @@ export class Overlay extends EventEmitter<OverlayEvents> implements AsyncDisposa
   addresses(): string[] {
     const relayed = this.#reservations.addresses().map((relay) => `${relay}/p2p-circuit/p2p/${this.peerId}`)
     return [...this.#directAddresses(), ...relayed]
+  }
+
+  /** Whether every address we were to listen on is still listened on. */
+  isListening(): boolean {
+    return this.#node.status === 'started' && this.#listeners() >= this.#listensOn
   }
 
   /** How we stand with each of our relays. */
@@ -333,6 +342,10 @@ export class Overlay extends EventEmitter<OverlayEvents> implements AsyncDisposa
     this.#closed.abort(new FarportError('ERR_PEER_UNREACHABLE', 'this node is closing'))
     await this.#reservations[Symbol.asyncDispose]()
     await this.#node.stop()
+  }
+
+  #listeners(): number {
+    return this.#inside.transportManager.getListeners().length
   }
 
   #directAddresses(): string[] {

@@ -11,12 +11,13 @@
  * - sredird answers a baud rate with eight octets, and DTR and RTS with the flow control (105 1).
  * - ser2net leaves what it can't do unanswered: see `forget`. Up to 4.3 it answers masks with the states themselves (106, 107).
  * - hub4com always answers flow control with none, and tells levels of the modem lines without deltas.
+ * - Some say no to our WILL COM-PORT and yes to DO COM-PORT, some answer questions without ever having agreed.
  * - Any server of a shared port tells what others have set, unasked.
  */
 import { BINARY, BRK, ECHO, SUPPRESS_GO_AHEAD } from '../telnet/bytes.ts'
 import { TelnetDecoder } from '../telnet/decoder.ts'
 import { command, concat, escapeIac, subnegotiation } from '../telnet/encoder.ts'
-import { TelnetOptions } from '../telnet/options.ts'
+import { type Side, TelnetOptions } from '../telnet/options.ts'
 import {
   type ClientRequest,
   type InForce,
@@ -75,6 +76,8 @@ interface Outstanding {
 /** The subjects of SET-CONTROL, whose replies some servers mix up. */
 const CONTROLS: readonly Subject[] = ['outputFlow', 'inputFlow', 'dtr', 'rts', 'break']
 
+const NOTHING = new Uint8Array(0)
+
 const NO_DELTAS: InputLines = { cts: false, dsr: false, ri: false, dcd: false }
 
 export class Rfc2217Client {
@@ -90,6 +93,9 @@ export class Rfc2217Client {
   /** The flow control last heard of, to tell news from an answer. */
   #flows: Pick<InForce, 'outputFlow' | 'inputFlow'> = {}
   #lines: InputLines | undefined
+  #heardTelnet = false
+  /** It has sent a message of the option, whatever it said before. */
+  #speaksAnyway = false
 
   /** `signature` is what a server is told that asks whom it serves. */
   constructor({ signature = '' } = {}) {
@@ -104,9 +110,16 @@ export class Rfc2217Client {
     ])
   }
 
-  /** Whether the peer agreed to RFC 2217, in either direction. */
+  /** Whether the peer agreed to RFC 2217, in either direction, or speaks it without a word about it. */
   get active(): boolean {
-    return this.#options.isOn('local', COM_PORT) || this.#options.isOn('remote', COM_PORT)
+    return (
+      this.#options.isOn('local', COM_PORT) || this.#options.isOn('remote', COM_PORT) || this.#speaksAnyway
+    )
+  }
+
+  /** Whether the peer has negotiated anything. One that never does has no telnet, and its bytes are as they are. */
+  get heardTelnet(): boolean {
+    return this.#heardTelnet
   }
 
   /** Whether the peer wants neither data nor commands now. */
@@ -126,12 +139,14 @@ export class Rfc2217Client {
           yield event
           break
         case 'negotiate': {
+          this.#heardTelnet = true
           const wasActive = this.active
           const { reply, change } = this.#options.receive(event.verb, event.option)
           yield* this.#send(this.#output.pass(reply))
-          if (this.active !== wasActive) yield { type: wasActive ? 'refused' : 'active' }
+          if (change?.option === COM_PORT && change.to === 'off') this.#speaksAnyway = false
+          if (this.active !== wasActive) yield { type: this.active ? 'active' : 'refused' }
           else if (!this.active && change?.option === COM_PORT && change.to === 'refused')
-            yield { type: 'refused' }
+            yield* this.#refused(change.side)
           break
         }
         case 'command':
@@ -142,8 +157,15 @@ export class Rfc2217Client {
             break
           }
           const message = decodeMessage(event.payload, 'server')
-          if (message.type === 'malformed') yield message
-          else yield* this.#message(message)
+          if (message.type === 'malformed') {
+            yield message
+            break
+          }
+          if (!this.active) {
+            this.#speaksAnyway = true
+            yield { type: 'active' }
+          }
+          yield* this.#message(message)
           break
         }
       }
@@ -200,6 +222,13 @@ export class Rfc2217Client {
   /** Asks what the server calls itself; not all of them answer. */
   askSignature(): Uint8Array {
     return this.#output.pass(encode({ type: 'signature', text: '' }))
+  }
+
+  /** The side that the RFC means for a client is refused: the other one is asked for before we take it for a no. */
+  *#refused(side: Side): Generator<ClientEvent, void> {
+    const ask = side === 'local' ? this.#options.enable('remote', COM_PORT) : NOTHING
+    if (ask.length === 0) yield { type: 'refused' }
+    else yield* this.#send(this.#output.pass(ask))
   }
 
   *#message(message: Message): Generator<ClientEvent, void> {

@@ -14,9 +14,9 @@
  * Every request gets an answer, also one that can't be fulfilled: clients wait for it, some for seconds, and give up when
  * it doesn't come.
  */
-import { BINARY, BRK, ECHO, SUPPRESS_GO_AHEAD } from '../telnet/bytes.ts'
+import { AYT, BINARY, BRK, ECHO, NOP, SUPPRESS_GO_AHEAD } from '../telnet/bytes.ts'
 import { TelnetDecoder, type TelnetEvent } from '../telnet/decoder.ts'
-import { concat, escapeIac, subnegotiation } from '../telnet/encoder.ts'
+import { command, concat, escapeIac, subnegotiation } from '../telnet/encoder.ts'
 import { TelnetOptions } from '../telnet/options.ts'
 import { Rfc2217Error } from './error.ts'
 import { HeldOutput } from './held-output.ts'
@@ -234,8 +234,10 @@ export class Rfc2217Server {
         break
       }
       case 'command':
-        // The others (NOP to keep a connection alive, AYT, …) are a matter between telnet programs.
+        // The others (NOP to keep a connection alive, …) are a matter between telnet programs.
         if (event.code === BRK) yield { type: 'break' }
+        // RFC 854 wants a sign of life. Words would be taken for what the device says.
+        else if (event.code === AYT) yield* this.#send(this.#output.pass(command(NOP)))
         break
       case 'subnegotiation':
         yield { type: 'malformed', reason: `a subnegotiation of option ${event.option}` }

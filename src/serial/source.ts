@@ -3,8 +3,11 @@ import { linuxPort } from './linux-port.ts'
 import { packagePort } from './package-port.ts'
 import type { PortDescription, PortSource } from './port.ts'
 import { type SimulatedOptions, simulatedPort } from './simulated.ts'
+import { parseTcpAddress } from './tcp-dial.ts'
+import { tcpPort } from './tcp-port.ts'
 
 const SIMULATED = 'simulated:'
+const TCP = 'tcp://'
 
 /** COM1, and \\.\COM10 as Windows spells it inside. */
 const WINDOWS_PORT = /^(\\\\\.\\)?COM\d+$/i
@@ -16,13 +19,14 @@ interface PortSourceOptions extends SimulatedOptions {
 }
 
 /**
- * The port a person means: the path of a device, or `simulated:` and what to simulate. Looks at nothing yet: whether the
+ * The port a person means: the path of a device, `tcp://HOST:PORT`, or `simulated:` and what to simulate. Looks at nothing yet: whether the
  * device is there shows in `present()` and `open()`.
  * @throws FarportError ERR_USAGE for what is neither.
  */
 export function portSource(spec: string, options: PortSourceOptions = {}): PortSource {
   const { platform = process.platform, description = {}, ...simulated } = options
   if (spec.startsWith(SIMULATED)) return simulatedPort(spec.slice(SIMULATED.length), simulated)
+  if (spec.startsWith(TCP)) return tcpPort(parseTcpAddress(spec.slice(TCP.length)))
   if (platform === 'win32') {
     if (WINDOWS_PORT.test(spec)) return packagePort(spec, { platform })
     throw new FarportError('ERR_USAGE', `“${spec}” is no serial port: name one like COM3, or simulated:gps.`)

@@ -29,7 +29,14 @@ export const portNameSchema = v.pipe(v.string(), v.minLength(1), v.maxLength(64)
 const helloSchema = v.object({
   version: v.literal(VERSION),
   port: portNameSchema,
+  /** `use` is to hold the port, which one does at a time; `watch` to get what the device sends, and no more. */
   mode: v.picklist(['use', 'watch']),
+  /** Take the port from whoever holds it. */
+  steal: v.exactOptional(v.boolean()),
+  /** The most a watcher wants of what the device sent before, in bytes; by default all that the agent keeps. */
+  replay: v.exactOptional(count),
+  /** False: run no reset sequence of the port's; lines change as the client says, step by step. */
+  reset: v.exactOptional(v.boolean()),
   /** Sixteen random bytes in hexadecimal: the channel's name for its whole life, known to the two ends only. */
   channel: v.pipe(v.string(), v.regex(/^[0-9a-f]{32}$/)),
   /** True until the first answer came: then the agent may make the channel, else it must know it. */

@@ -3,7 +3,7 @@ import type { Duplex } from 'node:stream'
 import { Channel } from '../channel/channel.ts'
 import type { DetachReason } from '../channel/framed-carrier.ts'
 import { FarportError } from '../errors.ts'
-import { HELLO_TIMEOUT_MS, sayHello, type Welcome } from './hello.ts'
+import { HELLO_TIMEOUT_MS, type Hello, sayHello, type Welcome } from './hello.ts'
 
 /** The connection a stream runs over. */
 export interface CarrierPath {
@@ -28,6 +28,16 @@ export interface KeeperOptions {
   suspect?: (path: CarrierPath) => void
   /** How long a channel outlives its last carrier. */
   resumeMs: number
+  /** To hold the port or only to watch it; default `use`. */
+  mode?: 'use' | 'watch'
+  /** Take the port from whoever holds it. Done once: a port that is lost again is only waited for. */
+  steal?: boolean
+  /** Of what the device sent before, a watcher wants so many bytes at most; default all that the agent keeps. */
+  replayBytes?: number
+  /** Whether the agent may run the port's reset sequence when it sees us begin one. Default true. */
+  reset?: boolean
+  /** Told when another has taken the port over. It is asked for again until `stop`. */
+  onTaken?: (error: FarportError) => void
   /** Milliseconds, never going back; default `performance.now`. */
   clock?: () => number
 }
@@ -94,6 +104,8 @@ export class ChannelKeeper {
   #hurry = new AbortController()
   #unsubscribe = () => {}
   #kept: Kept | undefined
+  /** The port has been ours. */
+  #hadPort = false
   /** The best path, if it became that after the last stream was asked for. */
   #better: CarrierPath | undefined
   /** What was told last while there is no carrier: the same reason is not news. */
@@ -156,6 +168,7 @@ export class ChannelKeeper {
       if (!this.#stop.signal.aborted) void this.#replace(channel)
     })
     this.#kept = kept
+    this.#hadPort = true
     this.#attach(kept, carrier)
     this.#handlers.opened(channel, carrier)
     void this.#mend(kept)
@@ -190,7 +203,7 @@ export class ChannelKeeper {
     try {
       const hello = {
         port: this.#options.port,
-        mode: 'use' as const,
+        ...this.#wish(),
         channel: kept.id,
         fresh: kept.hellos === 0,
         attempt: ++kept.hellos,
@@ -206,6 +219,16 @@ export class ChannelKeeper {
       if (late.aborted && path !== undefined) this.#options.suspect?.(path)
       throw error
     }
+  }
+
+  /** Only what is wanted at first is taken from others, and only then is there nothing that a replay would repeat. */
+  #wish(): Pick<Hello, 'mode' | 'steal' | 'replay' | 'reset'> {
+    const { mode = 'use', steal = false, replayBytes, reset = true } = this.#options
+    if (mode === 'watch') {
+      const replay = this.#hadPort ? 0 : replayBytes
+      return { mode, ...(replay !== undefined && { replay }) }
+    }
+    return { mode, ...(steal && !this.#hadPort && { steal }), ...(!reset && { reset }) }
   }
 
   #attach(kept: Kept, { stream, path, welcome }: Welcomed): void {
@@ -276,6 +299,7 @@ export class ChannelKeeper {
         : new FarportError('ERR_CHANNEL_LOST', 'the agent closed the port'),
       channel.unacknowledged,
     )
+    if (error instanceof FarportError && error.code === 'ERR_PORT_BUSY') this.#options.onTaken?.(error)
     const signal = this.#stop.signal
     for (let failures = 1; !signal.aborted; failures++) {
       try {

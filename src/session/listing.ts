@@ -23,6 +23,12 @@ const listingSchema = v.object({
   /** What the asking peer may do with it. */
   may: v.pipe(v.array(v.pipe(v.string(), v.maxLength(16))), v.maxLength(16)),
   description: descriptionSchema,
+  /** Who holds it: whether the asking peer does, and under which name the agent knows the holder. */
+  holder: v.exactOptional(
+    v.object({ you: v.boolean(), name: v.exactOptional(v.pipe(v.string(), v.maxLength(64))) }),
+  ),
+  /** How many watch it. */
+  watchers: v.exactOptional(v.pipe(v.number(), v.safeInteger(), v.minValue(0))),
 })
 
 const answerSchema = v.variant('ok', [

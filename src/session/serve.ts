@@ -6,8 +6,13 @@ import { FarportError } from '../errors.ts'
 import type { Logger } from '../log.ts'
 import { Rfc2217Server } from '../rfc2217/server.ts'
 import type { ServerRequest } from '../rfc2217/server-request.ts'
+import type { ResetProfile } from '../serial/line-sequence.ts'
+import { LineSequencer } from '../serial/line-sequencer.ts'
+import { Packer, type Packing } from '../serial/packer.ts'
 import type { InputLines, LineChanges, LineErrors, OutputLines, SerialPort } from '../serial/port.ts'
 import { formatSettings, type SerialSettings } from '../serial/settings.ts'
+import { EarlyAnswers } from './early-answers.ts'
+import { Rfc2217Port } from './rfc2217-port.ts'
 
 export interface ServeOptions {
   /** What whoever is at the other end of the stream may do now; asked each time. */
@@ -16,10 +21,19 @@ export interface ServeOptions {
   onConfigured?: (inForce: Readonly<SerialSettings>, before: Readonly<SerialSettings>) => void
   /** Told after lines were changed from there, of each that did. */
   onLinesChanged?: (changed: LinesChanged) => void
+  /** Others read the port, too: so it is left flowing at the end, and not paused. */
+  leaveFlowing?: boolean
+  /** Somebody waits for the port: the last bytes get no more time. */
+  hurry?: AbortSignal
+  /** How the board is reset, where its sequence is to be run here when the other end makes it. */
+  reset?: ResetProfile
+  /** How bytes are gathered, both ways. By default each goes on at once. */
+  pack?: Packing
   log: Logger
 }
 
-export type LinesChanged = Partial<OutputLines> & { break?: boolean }
+/** `sequence` is the name of the one that was run. */
+export type LinesChanged = Partial<OutputLines> & { break?: boolean; sequence?: string }
 
 /** Bytes of data, without what RFC 2217 adds. */
 export interface Traffic {
@@ -69,6 +83,11 @@ class PortService {
   readonly #may: ServeOptions['may']
   readonly #onConfigured: ServeOptions['onConfigured']
   readonly #onLinesChanged: ServeOptions['onLinesChanged']
+  readonly #leaveFlowing: boolean
+  readonly #hurry: AbortSignal | undefined
+  readonly #sequencer: LineSequencer | undefined
+  readonly #packToDevice: Packer | undefined
+  readonly #packFromDevice: Packer | undefined
   readonly #log: Logger
   readonly #server = new Rfc2217Server({ signature: 'farport' })
   readonly #todo: Item[] = []
@@ -78,16 +97,36 @@ class PortService {
   /** How often data was thrown away. */
   #purges = 0
   #working: Promise<void> | undefined
+  /** For a program here and a port that is far away. A peer on a channel is told nothing before it is so. */
+  readonly #early: EarlyAnswers | undefined
+  /** From here on the port may be somebody else's. */
+  #over = false
   #refusedBytes = 0
 
   constructor(stream: Duplex, port: SerialPort, options: ServeOptions) {
-    const { may, onConfigured, onLinesChanged, log } = options
+    const { may, onConfigured, onLinesChanged, leaveFlowing = false, hurry, reset, pack, log } = options
     this.#stream = stream
     this.#port = port
     this.#may = may
     this.#onConfigured = onConfigured
     this.#onLinesChanged = onLinesChanged
+    this.#leaveFlowing = leaveFlowing
+    this.#hurry = hurry
     this.#log = log
+    this.#sequencer =
+      reset && new LineSequencer(port, reset, (sequence) => this.#onLinesChanged?.({ sequence }))
+    // A device's own end or length of a piece says nothing about what it is sent.
+    this.#packToDevice =
+      pack?.gapMs === undefined
+        ? undefined
+        : new Packer({ gapMs: pack.gapMs }, (piece) => {
+            if (!port.destroyed) port.write(piece)
+          })
+    this.#packFromDevice = pack && new Packer(pack, (piece) => this.#sendData(piece))
+    this.#early =
+      port instanceof Rfc2217Port && !(stream instanceof Channel)
+        ? new EarlyAnswers(port, this.#server, (bytes) => this.#send(bytes))
+        : undefined
     this.ended = this.#run()
   }
 
@@ -116,8 +155,15 @@ class PortService {
 
     await over.promise
     port.off('data', this.#onDeviceData).off('lines', this.#onLines).off('lineErrors', this.#onLineErrors)
-    port.pause()
+    if (this.#leaveFlowing) port.resume()
+    else port.pause()
+    this.#packFromDevice?.flush()
     await this.#finish()
+    this.#over = true
+    this.#sequencer?.[Symbol.dispose]()
+    this.#packToDevice?.[Symbol.dispose]()
+    this.#packFromDevice?.[Symbol.dispose]()
+    this.#forgetData()
     port.off('settings', this.#onSettings).off('error', onPortError).off('close', onPortClose)
     stream
       .off('data', this.#onChunk)
@@ -132,9 +178,11 @@ class PortService {
 
   /** Lets the port take what came before the end, but not for ever. */
   async #finish(): Promise<void> {
-    const signal = AbortSignal.timeout(this.#stream.readableEnded ? LINGER_MS : SHORT_LINGER_MS)
-    const late = once(signal, 'abort')
+    const timeout = AbortSignal.timeout(this.#stream.readableEnded ? LINGER_MS : SHORT_LINGER_MS)
+    const signal = this.#hurry === undefined ? timeout : AbortSignal.any([timeout, this.#hurry])
+    const late = signal.aborted ? undefined : once(signal, 'abort')
     await Promise.race([this.#working, late])
+    this.#packToDevice?.flush()
     if (!this.#port.destroyed) await this.#port.drain({ signal }).catch(() => {})
   }
 
@@ -199,7 +247,7 @@ class PortService {
 
   /** Does what is queued, in order and with the port's own pace. Never rejects: a port that fails closes the stream. */
   async #work(): Promise<void> {
-    for (let item = this.#todo.shift(); item !== undefined; item = this.#todo.shift()) {
+    for (let item = this.#todo.shift(); item !== undefined && !this.#over; item = this.#todo.shift()) {
       switch (item.type) {
         case 'data':
           this.#bytesAhead -= item.bytes.length
@@ -238,7 +286,12 @@ class PortService {
   async #perform(request: Exclude<ServerRequest, { type: 'purge' }>): Promise<void> {
     const port = this.#port
     const server = this.#server
+    if (this.#early !== undefined && this.#may('configure') && this.#may('lines')) {
+      await this.#early.perform(request).catch((error: Error) => this.#stream.destroy(error))
+      return
+    }
     await this.#settle()
+    if (this.#over) return
     try {
       switch (request.type) {
         case 'configure': {
@@ -246,6 +299,8 @@ class PortService {
           if (asked && this.#may('configure')) {
             const before = { ...port.settings }
             const inForce = await port.configure(request.change)
+            if (request.change.baudRate !== undefined && this.#may('lines'))
+              await this.#sequencer?.setBaudRate(inForce.baudRate)
             this.#log.debug({ before: formatSettings(before), now: formatSettings(inForce) }, 'settings')
             this.#onConfigured?.(inForce, before)
           }
@@ -256,9 +311,10 @@ class PortService {
           const asked = Object.keys(request.change).length > 0
           if (asked && this.#may('lines')) {
             const before = { ...port.outputs }
-            this.#tellLines(before, await port.setLines(request.change))
+            await (this.#sequencer ?? port).setLines(request.change)
+            this.#tellLines(before, port.outputs)
           }
-          this.#send(server.answer(request, port.outputs))
+          this.#send(server.answer(request, (this.#sequencer ?? port).outputs))
           break
         }
         case 'set-break': {
@@ -286,7 +342,11 @@ class PortService {
       return
     }
     if (request.what !== 'rx') this.#forgetData()
-    this.#port.purge(request.what).then(done, (error: Error) => this.#stream.destroy(error))
+    if (request.what !== 'tx') this.#packFromDevice?.discard()
+    const purged = this.#port.purge(request.what)
+    // What comes from the device until the far end has purged is thrown away, whether somebody waits for that or not.
+    if (this.#early !== undefined) done()
+    purged.then(this.#early ? undefined : done, (error: Error) => this.#stream.destroy(error))
   }
 
   /** The peer has purged what it sent: its request is behind bytes that are stuck, so the mark has come ahead of it. */
@@ -299,6 +359,7 @@ class PortService {
 
   #forgetData(): void {
     this.#purges++
+    this.#packToDevice?.discard()
     const kept = this.#todo.filter((item) => item.type !== 'data')
     this.#todo.splice(0, this.#todo.length, ...kept)
     this.#bytesAhead = 0
@@ -307,6 +368,7 @@ class PortService {
 
   async #break(): Promise<void> {
     await this.#settle()
+    if (this.#over) return
     await this.#port.setBreak(true)
     this.#onLinesChanged?.({ break: true })
     await delay(BREAK_MS)
@@ -326,6 +388,7 @@ class PortService {
    */
   async #settle(): Promise<void> {
     const port = this.#port
+    this.#packToDevice?.flush()
     const bytes = port.writableLength + DRIVER_BUFFER
     const limitMs = Math.min(
       MAX_DRAIN_MS,
@@ -341,11 +404,18 @@ class PortService {
 
   #write(bytes: Uint8Array): void {
     this.traffic.toDevice += bytes.length
-    this.#port.write(bytes)
+    if (this.#packToDevice === undefined) this.#port.write(bytes)
+    else this.#packToDevice.push(bytes)
   }
 
   readonly #onDeviceData = (bytes: Uint8Array): void => {
     this.traffic.fromDevice += bytes.length
+    if (this.#packFromDevice === undefined) this.#sendData(bytes)
+    else this.#packFromDevice.push(bytes)
+  }
+
+  #sendData(bytes: Uint8Array): void {
+    if (this.#stream.writableEnded || this.#stream.destroyed) return
     if (!this.#stream.write(this.#server.data(bytes))) this.#port.pause()
   }
 

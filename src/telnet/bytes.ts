@@ -9,6 +9,10 @@
 export const SE = 240
 /** Break: the one command, besides negotiation, that means something to a serial port. */
 export const BRK = 243
+/** Does nothing: what keeps a connection from looking dead. */
+export const NOP = 241
+/** “Are you there?” */
+export const AYT = 246
 export const SB = 250
 export const WILL = 251
 export const WONT = 252

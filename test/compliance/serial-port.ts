@@ -53,6 +53,8 @@ export interface Medium {
   breakIn?: boolean
   /** The port can be unplugged and plugged in again. */
   unplug?: boolean
+  /** What the medium itself may hold of what the port sends, where it is much: TCP has megabytes in the kernel. */
+  holdsBytes?: number
 }
 
 const WORDS = {
@@ -76,6 +78,7 @@ const TIMEOUT_MS = 10_000
 /** Registers the tests that every SerialPort must pass: `src/serial/port.ts` in code. */
 export function serialPortCompliance(name: string, make: () => Promise<Rig>, medium: Medium = {}): void {
   const inputLines = medium.inputLines ?? INPUT_LINES
+  const tooMuchBytes = TOO_MUCH_BYTES + (medium.holdsBytes ?? 0)
 
   function check(title: string, body: (rig: Rig, t: TestContext) => Promise<void>, lacking?: string | false) {
     test(`${name}: ${title}`, { timeout: TIMEOUT_MS, skip: lacking || false }, async (t) => {
@@ -91,12 +94,12 @@ export function serialPortCompliance(name: string, make: () => Promise<Rig>, med
 
   /** Has the port write more than fits while the device does not read, and comes back once it is stuck. */
   async function stick({ port, device }: Rig) {
-    const bytes = randomBytes(TOO_MUCH_BYTES)
+    const bytes = randomBytes(tooMuchBytes)
     const write = writing(port, bytes)
     // What the device says now arrives after the port had its chance to send.
     device.stream.write('are you stuck?')
     assert.equal(String(await take(port, 14)), 'are you stuck?', 'reads go on while a write is blocked')
-    assert.equal(write.state, 'waiting', `${TOO_MUCH_BYTES} bytes went out though nobody read them`)
+    assert.equal(write.state, 'waiting', `${tooMuchBytes} bytes went out though nobody read them`)
     return { bytes, write }
   }
 
@@ -135,7 +138,7 @@ export function serialPortCompliance(name: string, make: () => Promise<Rig>, med
   })
 
   check('keeps what nobody reads within bounds, and loses none of it', async ({ port, device }) => {
-    const bytes = randomBytes(TOO_MUCH_BYTES)
+    const bytes = randomBytes(tooMuchBytes)
     const write = writing(device.stream, bytes)
     port.write('x')
     assert.equal(String(await take(device.stream, 1)), 'x', 'writes go on while nobody reads')
@@ -442,7 +445,7 @@ export function serialPortCompliance(name: string, make: () => Promise<Rig>, med
   }
 
   check('purge(tx) leaves what has arrived, wherever it waits', async ({ port, device }) => {
-    const bytes = randomBytes(TOO_MUCH_BYTES)
+    const bytes = randomBytes(tooMuchBytes)
     const write = writing(device.stream, bytes)
     await arrival(port)
     await roundTrip(port, device)
@@ -519,7 +522,7 @@ export function serialPortCompliance(name: string, make: () => Promise<Rig>, med
   // ---- the end
 
   check('end() delivers what was written, then closes', async ({ port, device }) => {
-    const bytes = randomBytes(TOO_MUCH_BYTES)
+    const bytes = randomBytes(tooMuchBytes)
     const closed = closing(port)
     port.end(bytes)
     assertSame(await take(device.stream, bytes.length), bytes)

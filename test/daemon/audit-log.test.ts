@@ -93,6 +93,19 @@ test('a program that toggles DTR a thousand times costs a line a second, before 
   )
 })
 
+test('resets that were run are named and counted', (t) => {
+  t.mock.timers.enable({ apis: ['Date', 'setTimeout'] })
+  const { open, lines } = setUp(t)
+  using audit = open()
+  audit.record({ event: 'lines', ...gps, changed: { sequence: 'esp32' } })
+  audit.record({ event: 'lines', ...gps, changed: { dtr: false } })
+  audit.record({ event: 'lines', ...gps, changed: { sequence: 'esp32' } })
+  t.mock.timers.tick(1000)
+  const [line] = lines()
+  assert.deepEqual(line?.sequence, { name: 'esp32', runs: 2 })
+  assert.deepEqual(line?.dtr, { on: false, changes: 1 })
+})
+
 test('what is held back is written when the log is closed', (t) => {
   const { open, lines } = setUp(t)
   const audit = open()

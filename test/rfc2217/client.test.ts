@@ -43,10 +43,21 @@ const openings = [
     events: [{ type: 'send', says: ['DO 44'] }, { type: 'active' }],
   },
   {
-    server: 'a telnet server',
-    bytes: 'ff fe 2c ff fd 18',
-    events: [{ type: 'refused' }, { type: 'send', says: ['WONT 24'] }],
+    server: 'one that only says yes when it is asked to do it itself',
+    bytes: 'ff fe 2c ff fb 2c',
+    events: [{ type: 'send', says: ['DO 44'] }, { type: 'active' }],
   },
+  {
+    server: 'one that answers without having agreed',
+    bytes: 'ff fa 2c 66 07 ff f0',
+    events: [{ type: 'active' }, { type: 'settings', inForce: { dataBits: 7 } }],
+  },
+  {
+    server: 'a telnet server',
+    bytes: 'ff fe 2c ff fd 18 ff fc 2c',
+    events: [{ type: 'send', says: ['DO 44'] }, { type: 'send', says: ['WONT 24'] }, { type: 'refused' }],
+  },
+  { server: 'no telnet at all', bytes: '68 69', events: [{ type: 'data', bytes: hex('68 69') }] },
 ]
 for (const { server, bytes, events } of openings) {
   test(`meets ${server}`, () => {
@@ -339,7 +350,7 @@ test('signatures, in both directions', () => {
   const [event] = hear('64')
   assert.ok(event?.type === 'send')
   assert.deepEqual(spoken(event.bytes), ['00 74 65 73 74 65 72'])
-  assert.deepEqual([...new Rfc2217Client().push(messages('64'))], [], 'no name, no answer')
+  assert.deepEqual([...new Rfc2217Client().push(messages('64'))], [{ type: 'active' }], 'no name, no answer')
 })
 
 test('data passes both ways, 0xff and all', () => {

@@ -9,6 +9,8 @@ const examples = [
   { spec: 'COM3', platform: 'win32' },
   { spec: '\\\\.\\COM10', platform: 'win32' },
   { spec: 'simulated:gps', platform: 'win32' },
+  { spec: 'tcp://plc.example.org:4001', platform: 'linux' },
+  { spec: 'tcp://[2001:db8::7]:4001', platform: 'win32' },
 ] as const
 for (const { spec, platform } of examples) {
   test(`${spec} is a port on ${platform}`, () => {
@@ -22,6 +24,9 @@ const mistakes = [
   { spec: '/dev/ttyUSB0', platform: 'win32', says: /like COM3/ },
   { spec: 'COM', platform: 'win32', says: /like COM3/ },
   { spec: 'simulated:toaster', platform: 'linux', says: /no simulated:toaster/ },
+  { spec: 'tcp://plc', platform: 'linux', says: /write HOST:PORT/ },
+  { spec: 'tcp://plc:70000', platform: 'linux', says: /write HOST:PORT/ },
+  { spec: 'tcp://2001:db8::7:4001', platform: 'linux', says: /\[2001:db8::7\]:2000/ },
 ] as const
 for (const { spec, platform, says } of mistakes) {
   test(`“${spec}” is a mistake on ${platform}`, () => {

@@ -1,0 +1,192 @@
+/**
+ * farport.yaml: what may stand in it, and what each key means. The descriptions are the manual: `farport config help` and
+ * the man page are made of them.
+ */
+import * as v from 'valibot'
+import { parseLineFormat } from '../serial/line-format.ts'
+import { parseBytes, parseDuration } from './units.ts'
+
+const NAME = /^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$/
+const LONGEST_RESUME_MS = 600_000
+const MAX_ENTRIES = 4096
+
+/** An object of known keys; another key is a mistake, and named with the one that was meant. */
+function keys<const Entries extends v.ObjectEntries>(entries: Entries) {
+  return v.strictObject(entries, (issue) => {
+    if (issue.expected !== 'never')
+      return issue.received === 'undefined' ? 'is missing' : `is not a group of keys`
+    const asked = issue.received.slice(1, -1)
+    const meant = Object.keys(entries).find((known) => isNear(asked, known))
+    return `there is no such key${meant === undefined ? `; there are ${Object.keys(entries).join(', ')}` : `: ${meant} is meant?`}`
+  })
+}
+
+/** One letter wrong, missing or too many, or the same letters in another order. */
+function isNear(a: string, b: string): boolean {
+  const letters = (text: string) => [...text.toLowerCase().replaceAll(/[-_]/g, '')].sort().join('')
+  if (letters(a) === letters(b)) return true
+  let i = 0
+  while (i < a.length && a[i] === b[i]) i++
+  const [restA, restB] = [a.slice(i), b.slice(i)]
+  return restA.slice(1) === restB.slice(1) || restA === restB.slice(1) || restA.slice(1) === restB
+}
+
+/** Text that is read further; `parse` says what it is, or nothing. */
+function text<T>(parse: (text: string) => T | undefined, wrong: string) {
+  return v.pipe(
+    v.union([v.string(), v.number()], wrong),
+    v.rawTransform<string | number, T>(({ dataset, addIssue, NEVER }) => {
+      const value = parse(String(dataset.value))
+      if (value !== undefined) return value
+      addIssue({ message: wrong })
+      return NEVER
+    }),
+  )
+}
+
+const list = <Item extends v.GenericSchema>(item: Item, what: string) =>
+  v.pipe(v.array(item, `is a list of ${what}`), v.maxLength(MAX_ENTRIES))
+
+const words = (what: string) => list(v.string(`is ${what}`), what)
+const flag = v.boolean('is true or false')
+const duration = text(parseDuration, 'is a length of time, such as 500ms, 30s or 10m')
+const bytes = text(parseBytes, 'is an amount of bytes, such as 4096, 16KiB or 8MiB')
+const portNumber = v.pipe(v.number('is a port number'), v.integer(), v.minValue(0), v.maxValue(0xffff))
+const path = v.pipe(v.string('is a path'), v.startsWith('/', 'is a whole path: it begins with /'))
+
+const hostPort = text((written) => {
+  const [, ipv6, host, port] = /^(?:\[([^\]]+)\]|([^:]*)):(\d{1,5})$/.exec(written) ?? []
+  if (port === undefined || Number(port) > 0xffff) return undefined
+  return { host: ipv6 ?? (host || '127.0.0.1'), port: Number(port) }
+}, 'is HOST:PORT, such as 127.0.0.1:4000')
+
+const line = text((written) => {
+  try {
+    return parseLineFormat(written)
+  } catch {
+    return undefined
+  }
+}, 'is a line: data bits, parity and stop bits, as in 7E1, or with the speed in front, as in 9600-7E1')
+
+const LARGEST_REPLAY_BYTES = 1024 * 1024
+const replay = v.pipe(bytes, v.maxValue(LARGEST_REPLAY_BYTES, 'is 1MiB at most'))
+
+const fileMode = text(
+  (written) => (/^0?[0-7]{3}$/.test(written) ? Number.parseInt(written, 8) : undefined),
+  'is three octal digits in quotes, such as "660"',
+)
+
+const portEntries = {
+  device: v.pipe(
+    v.string('is a device'),
+    v.nonEmpty('names no device'),
+    v.description(
+      'a path, better a /dev/serial/by-id link; usb:VID:PID[:SERIAL]; rfc2217://HOST:PORT; tcp://HOST:PORT; simulated:gps',
+    ),
+  ),
+  replay: v.exactOptional(
+    v.pipe(replay, v.description('what of its last bytes is kept for who begins to watch; 16KiB')),
+  ),
+}
+
+const sharedPort = v.pipe(
+  v.unknown(),
+  // The short form: a name and its device.
+  v.transform((value) => (typeof value === 'string' ? { device: value } : value)),
+  keys(portEntries),
+)
+
+const PORTS = 'is a group of ports: name, colon, device'
+
+const portNames = v.pipe(
+  v.unknown(),
+  // valibot takes a list for a group whose keys are numbers.
+  v.check((value) => !Array.isArray(value), PORTS),
+  v.record(
+    v.pipe(v.string(), v.regex(NAME, 'is no name for a port: up to 64 letters, digits, - _ and .')),
+    sharedPort,
+    PORTS,
+  ),
+)
+
+const linkEntries = {
+  port: text((written) => {
+    const [, peer, port] = /^([^/]+)\/([^/]+)$/.exec(written) ?? []
+    return peer === undefined || port === undefined ? undefined : { peer, port }
+  }, 'is PEER/PORT, such as workshop/gps'),
+  pty: v.exactOptional(v.pipe(path, v.description('a virtual serial port, found at this path'))),
+  rfc2217: v.exactOptional(v.pipe(hostPort, v.description('a local RFC 2217 port at HOST:PORT'))),
+  raw: v.exactOptional(
+    v.pipe(hostPort, v.description('a local TCP port that carries bytes only, at HOST:PORT')),
+  ),
+  resume: v.exactOptional(
+    v.pipe(
+      duration,
+      v.maxValue(LONGEST_RESUME_MS, 'is 10m at most'),
+      v.description('how long bytes on their way are kept when the connection is lost; 30s'),
+    ),
+  ),
+  serial: v.exactOptional(v.pipe(path, v.description('a serial port of this machine, joined to it'))),
+  line: v.exactOptional(
+    v.pipe(line, v.description('how the remote line is to be, where programs cannot say: 7E1 or 9600-7E1')),
+  ),
+  watch: v.exactOptional(v.pipe(flag, v.description('only to see what the device sends'))),
+  replay: v.exactOptional(
+    v.pipe(replay, v.description('with watch: at most so much of what the device sent before')),
+  ),
+  mode: v.exactOptional(v.pipe(fileMode, v.description('with pty: who may open it, in octal; "660"'))),
+  group: v.exactOptional(
+    v.pipe(v.string('is a group'), v.description('with pty: the group that may open it, such as dialout')),
+  ),
+  'modem-lines': v.exactOptional(
+    v.pipe(flag, v.description('with serial: whether DTR and RTS of both ports follow each other; true')),
+  ),
+}
+
+const ENDS = ['pty', 'rfc2217', 'raw', 'serial'] as const
+
+const link = v.pipe(
+  keys(linkEntries),
+  v.check(
+    (value) => ENDS.filter((end) => value[end] !== undefined).length === 1,
+    `needs one of ${ENDS.join(', ')}: where the port is to appear`,
+  ),
+)
+
+export const fileSchema = keys({
+  listen: v.exactOptional(
+    v.pipe(
+      words('multiaddrs'),
+      v.description('where others reach this machine; /ip4/0.0.0.0/tcp/4001 where it shares ports'),
+    ),
+  ),
+  announce: v.exactOptional(
+    v.pipe(words('multiaddrs'), v.description('further addresses of this machine, such as a forwarded port')),
+  ),
+  relays: v.exactOptional(
+    v.pipe(
+      words('relays'),
+      v.description('relays to be reached through: names in trusted_peers, or addresses with /p2p/PEERID'),
+    ),
+  ),
+  relay: v.exactOptional(
+    v.pipe(
+      keys({
+        stun: v.exactOptional(
+          v.pipe(
+            v.union(
+              [v.literal(false), v.tuple([portNumber, portNumber])],
+              'is two ports, such as [3478, 3479], or false',
+            ),
+            v.description('where to answer STUN, over UDP and TCP; [3478, 3479]'),
+          ),
+        ),
+      }),
+      v.description('be a relay for the peers that may relay'),
+    ),
+  ),
+  ports: v.exactOptional(v.pipe(portNames, v.description('serial ports to share'))),
+  links: v.exactOptional(v.pipe(list(link, 'links'), v.description('ports of other machines, made local'))),
+})
+
+export type ConfigFile = v.InferOutput<typeof fileSchema>

@@ -1,0 +1,78 @@
+import { readFile } from 'node:fs/promises'
+import { FarportError } from '../errors.ts'
+import { type Config, DEFAULT_LISTEN, type Endpoint, type Link } from './config.ts'
+import { parseConfigFile } from './config-file.ts'
+import type { ConfigFile } from './file-schema.ts'
+
+const DEFAULT_STUN: [number, number] = [3478, 3479]
+const DEFAULT_RESUME_MS = 30_000
+
+/**
+ * What a farport.yaml asks of a process.
+ * @throws ConfigError for what stands in it; FarportError ERR_USAGE when it can't be read
+ */
+export async function loadConfig(path: string, home: string): Promise<Config> {
+  let text: string
+  try {
+    text = await readFile(path, 'utf8')
+  } catch (cause) {
+    const missing = (cause as NodeJS.ErrnoException).code === 'ENOENT'
+    throw new FarportError(
+      'ERR_USAGE',
+      missing
+        ? `there is no ${path}: write one, as docs/config.md shows, or name another with --config`
+        : `${path} can't be read: ${(cause as Error).message}`,
+      { cause },
+    )
+  }
+  return configOf(parseConfigFile(text, path), home)
+}
+
+function configOf(file: ConfigFile, home: string): Config {
+  const { listen, announce, relays, relay, ports = {}, links = [] } = file
+  const shares = Object.entries(ports).map(([name, { replay: replayBytes, ...port }]) => ({
+    name,
+    ...port,
+    ...(replayBytes !== undefined && { replayBytes }),
+  }))
+  // Who only uses ports of others calls them, and need not be called.
+  const serves = shares.length > 0 || relay !== undefined
+  return {
+    home,
+    listen: listen ?? (serves ? DEFAULT_LISTEN : []),
+    ...(announce && { announce }),
+    ...(relays && { relays }),
+    ...(relay && { relay: relay.stun === false ? {} : { stunPorts: relay.stun ?? DEFAULT_STUN } }),
+    shares,
+    links: links.map(linkOf),
+    wait: true,
+    lasting: true,
+  }
+}
+
+type FileLink = NonNullable<ConfigFile['links']>[number]
+
+function linkOf(link: FileLink): Link {
+  const { port, resume = DEFAULT_RESUME_MS, watch, replay, line } = link
+  return {
+    ...port,
+    endpoint: endpointOf(link),
+    resumeMs: resume,
+    wait: true,
+    ...(watch && { mode: 'watch' as const }),
+    ...(replay !== undefined && { replayBytes: replay }),
+    ...(line && { line }),
+  }
+}
+
+function endpointOf(link: FileLink): Endpoint {
+  const { pty, rfc2217, raw, serial, mode, group, 'modem-lines': modemLines = true } = link
+  if (pty !== undefined) {
+    const access = { ...(mode !== undefined && { mode }), ...(group !== undefined && { group }) }
+    return { type: 'pty', path: pty, access }
+  }
+  if (rfc2217 !== undefined) return { type: 'rfc2217', ...rfc2217 }
+  if (raw !== undefined) return { type: 'raw', ...raw }
+  if (serial !== undefined) return { type: 'serial', device: serial, modemLines }
+  throw new FarportError('ERR_INTERNAL', 'a link without an end got through')
+}

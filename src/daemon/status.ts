@@ -1,0 +1,54 @@
+import type { Path, RelayStatus } from '../overlay/node.ts'
+import type { HostedPortStatus } from '../session/hosted-port.ts'
+import type { LinkStatus } from './links.ts'
+
+/** How a daemon is. */
+export interface DaemonStatus {
+  readonly peerId: string
+  readonly pid: number
+  readonly uptimeMs: number
+  readonly addresses: readonly string[]
+  readonly ports: readonly (Omit<HostedPortStatus, 'holder'> & {
+    /** The name of who holds it, or the PeerID of one that has none any more. */
+    readonly holder?: string
+  })[]
+  readonly links: readonly LinkStatus[]
+  readonly relays: readonly Pick<RelayStatus, 'address' | 'state' | 'reason'>[]
+  /** Whoever is connected now, over the best path to each. */
+  readonly peers: readonly {
+    readonly name: string
+    readonly peerId: string
+    readonly path: Path['kind']
+    readonly address: string
+  }[]
+}
+
+/** What a new configuration has changed. */
+export interface ReloadReport {
+  readonly ports: { readonly added: number; readonly removed: number; readonly kept: number }
+  readonly links: { readonly added: number; readonly removed: number; readonly kept: number }
+  /** Keys that have changed and count only from the next start on. */
+  readonly nextStart: readonly string[]
+}
+
+/** One line for a person. */
+export function summarize({ ports, links, relays }: DaemonStatus): string {
+  const parts = [
+    count(ports, 'port', 'ports', ({ state }) => state !== 'waiting', 'waiting for a device'),
+    count(links, 'link', 'links', ({ state }) => state !== 'failed' && state !== 'down', 'down'),
+    count(relays, 'relay', 'relays', ({ state }) => state === 'reserved', 'not reached'),
+  ].filter((part) => part !== '')
+  return parts.length === 0 ? 'nothing to share or to use yet' : parts.join(', ')
+}
+
+function count<T>(
+  all: readonly T[],
+  one: string,
+  many: string,
+  isWell: (item: T) => boolean,
+  ill: string,
+): string {
+  if (all.length === 0) return ''
+  const unwell = all.filter((item) => !isWell(item)).length
+  return `${all.length} ${all.length === 1 ? one : many}${unwell > 0 ? ` (${unwell} ${ill})` : ''}`
+}

@@ -1,0 +1,120 @@
+import type { PortSource, SerialPort } from '../serial/port.ts'
+import type { SerialSettings } from '../serial/settings.ts'
+import { Replay } from './replay.ts'
+
+type OnSettings = (settings: Readonly<SerialSettings>) => void
+
+/** Somebody's part in an open device. Disposing of the last one closes the device. */
+export interface LineUse extends AsyncDisposable {
+  readonly port: SerialPort
+  /** What the device has sent since it was opened. */
+  readonly replay: Replay
+  /** Lets the device's bytes flow. Whoever wants the first of them listens before. */
+  start(): void
+  /** Tells who asked `onConfigured` of settings made by a user: the port is silent about what it was told to do. */
+  configured: OnSettings
+  /** The answer ends it. */
+  onConfigured(listener: OnSettings): () => void
+}
+
+interface SharedLineOptions {
+  replayBytes: number
+  maxUsers: number
+}
+
+/** What one user listens to on the port, generously. */
+const LISTENERS_PER_USER = 2
+
+/**
+ * One device that several use at a time: opened for the first, closed behind the last. Whoever comes while another is there
+ * gets it as it is, because opening a device can reset the board behind it.
+ */
+export class SharedLine {
+  readonly #source: PortSource
+  readonly #options: SharedLineOptions
+  #device: Promise<OpenDevice> | undefined
+
+  constructor(source: PortSource, options: SharedLineOptions) {
+    this.#source = source
+    this.#options = options
+  }
+
+  /** @throws FarportError as PortSource.open() does */
+  async join(signal: AbortSignal): Promise<LineUse> {
+    for (;;) {
+      this.#device ??= this.#open(signal)
+      const opening = this.#device
+      const forget = () => {
+        if (this.#device === opening) this.#device = undefined
+      }
+      let device: OpenDevice
+      try {
+        device = await opening
+      } catch (error) {
+        forget()
+        throw error
+      }
+      const use = device.use()
+      if (use !== undefined) return use
+      await device.closed
+      forget()
+    }
+  }
+
+  async #open(signal: AbortSignal): Promise<OpenDevice> {
+    const port = await this.#source.open({ signal })
+    const { replayBytes, maxUsers } = this.#options
+    port.setMaxListeners(LISTENERS_PER_USER * maxUsers)
+    return new OpenDevice(port, new Replay(replayBytes))
+  }
+}
+
+class OpenDevice {
+  readonly closed: Promise<void>
+  readonly #port: SerialPort
+  readonly #replay: Replay
+  readonly #uses = new Set<LineUse>()
+  readonly #listeners = new Set<OnSettings>()
+  readonly #keep = (bytes: Uint8Array) => this.#replay.push(bytes)
+  #started = false
+  #closing = false
+
+  constructor(port: SerialPort, replay: Replay) {
+    this.#port = port
+    this.#replay = replay
+    this.closed = new Promise((resolve) => port.once('close', () => resolve()))
+    // Its users hear of it, too; between two of them a failure must not end the process.
+    port.on('error', () => {})
+  }
+
+  /** Undefined when the device is on its way out. */
+  use(): LineUse | undefined {
+    if (this.#closing || this.#port.destroyed) return undefined
+    const use: LineUse = {
+      port: this.#port,
+      replay: this.#replay,
+      start: () => {
+        if (this.#started) return
+        this.#started = true
+        this.#port.on('data', this.#keep)
+      },
+      configured: (settings) => {
+        for (const listener of this.#listeners) listener(settings)
+      },
+      onConfigured: (listener) => {
+        this.#listeners.add(listener)
+        return () => void this.#listeners.delete(listener)
+      },
+      [Symbol.asyncDispose]: async () => {
+        if (this.#uses.delete(use) && this.#uses.size === 0) await this.#close()
+      },
+    }
+    this.#uses.add(use)
+    return use
+  }
+
+  async #close(): Promise<void> {
+    this.#closing = true
+    await this.#port[Symbol.asyncDispose]()
+  }
+}

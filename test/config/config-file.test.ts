@@ -1,0 +1,139 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import fc from 'fast-check'
+import { ConfigError, parseConfigFile } from '../../src/config/config-file.ts'
+
+/** What is wrong with it, as people see it. */
+function complaints(text: string): string[] {
+  try {
+    parseConfigFile(text, 'farport.yaml')
+  } catch (error) {
+    assert.ok(error instanceof ConfigError, String(error))
+    assert.equal(error.code, 'ERR_USAGE')
+    return error.message.split('\n')
+  }
+  return []
+}
+
+test('ports in the short form and the long one, links by PEER/PORT', () => {
+  assert.deepEqual(
+    parseConfigFile(
+      [
+        'ports:',
+        '  gps: /dev/gps',
+        '  plc:',
+        '    device: /dev/plc   # by the door',
+        'links:',
+        '  - port: workshop/gps',
+        '    pty: /run/farport/gps',
+        '    resume: 2m',
+        '  - {port: workshop/plc, rfc2217: "[::1]:4000"}',
+        '  - {port: workshop/plc, raw: ":4001", watch: true, replay: 4KiB}',
+        '  - {port: workshop/plc, pty: /run/farport/plc, line: 9600-7E1, mode: "600", group: dialout}',
+      ].join('\n'),
+      'farport.yaml',
+    ),
+    {
+      ports: { gps: { device: '/dev/gps' }, plc: { device: '/dev/plc' } },
+      links: [
+        { port: { peer: 'workshop', port: 'gps' }, pty: '/run/farport/gps', resume: 120_000 },
+        { port: { peer: 'workshop', port: 'plc' }, rfc2217: { host: '::1', port: 4000 } },
+        {
+          port: { peer: 'workshop', port: 'plc' },
+          raw: { host: '127.0.0.1', port: 4001 },
+          watch: true,
+          replay: 4096,
+        },
+        {
+          port: { peer: 'workshop', port: 'plc' },
+          pty: '/run/farport/plc',
+          line: { baudRate: 9600, dataBits: 7, parity: 'even', stopBits: 1 },
+          mode: 0o600,
+          group: 'dialout',
+        },
+      ],
+    },
+  )
+})
+
+test('7E1 is a line and no number', () => {
+  const { links } = parseConfigFile('links: [{port: a/b, pty: /p, line: 7E1}]', 'farport.yaml')
+  assert.deepEqual(links?.[0]?.line, { dataBits: 7, parity: 'even', stopBits: 1 })
+})
+
+test('an empty file asks for nothing', () => {
+  for (const text of ['', '# nothing\n', '{}']) assert.deepEqual(parseConfigFile(text, 'farport.yaml'), {})
+})
+
+test('each mistake is told with its line, its key, and what would be right', () => {
+  const text = [
+    'port:',
+    '  gps: /dev/gps',
+    'ports:',
+    '  gps: {devise: /dev/gps}',
+    '  "by the door": /dev/plc',
+    'links:',
+    '  - port: workshop',
+    '    pty: gps',
+    '  - {port: workshop/gps, resume: 30}',
+    '  - {port: workshop/gps}',
+    '  - {port: workshop/gps, pty: /tmp/gps, raw: ":1"}',
+    'relay: {stun: 3478}',
+  ]
+  assert.deepEqual(complaints(text.join('\n')), [
+    'farport.yaml:1:1: port: there is no such key: ports is meant?',
+    'farport.yaml:4:3: ports.gps.device: is missing',
+    'farport.yaml:4:9: ports.gps.devise: there is no such key: device is meant?',
+    'farport.yaml:5:3: ports.by the door: is no name for a port: up to 64 letters, digits, - _ and .',
+    'farport.yaml:7:5: links.0.port: is PEER/PORT, such as workshop/gps',
+    'farport.yaml:8:5: links.0.pty: is a whole path: it begins with /',
+    'farport.yaml:9:26: links.1.resume: is a length of time, such as 500ms, 30s or 10m',
+    'farport.yaml:10:5: links.2: needs one of pty, rfc2217, raw, serial: where the port is to appear',
+    'farport.yaml:11:5: links.3: needs one of pty, rfc2217, raw, serial: where the port is to appear',
+    'farport.yaml:12:9: relay.stun: is two ports, such as [3478, 3479], or false',
+  ])
+})
+
+test('what is no YAML, or the wrong kind of thing, is told, too', () => {
+  assert.match(complaints('ports: [').join(), /^farport\.yaml:1:\d+: Flow sequence/)
+  assert.match(complaints('ports:\n  gps: x\n  gps: y').join(), /^farport\.yaml:3:3: Map keys must be unique/)
+  assert.deepEqual(complaints('ports: [gps]'), [
+    'farport.yaml:1:1: ports: is a group of ports: name, colon, device',
+  ])
+  assert.deepEqual(complaints('just words'), ['farport.yaml:1:1: is not a group of keys'])
+  assert.deepEqual(complaints(`# ${'x'.repeat(1024 * 1024)}`), ['farport.yaml:1:1: larger than 1 MiB'])
+})
+
+test('an alias bomb is refused', () => {
+  const bomb = ['a: &a [x, x, x, x, x, x, x, x, x]']
+  for (const [from, to] of ['ab', 'bc', 'cd', 'de', 'ef', 'fg', 'gh', 'hi'])
+    bomb.push(`${to}: &${to} [${Array(9).fill(`*${from}`).join(', ')}]`)
+  assert.match(complaints(bomb.join('\n')).join(), /alias/i)
+})
+
+test('whatever stands in it, there is a configuration or a ConfigError', () => {
+  const words = [
+    'ports',
+    'links',
+    'port',
+    'pty',
+    ':',
+    '\n',
+    '  ',
+    '- ',
+    '{',
+    '}',
+    '[',
+    ']',
+    '&a',
+    '*a',
+    '"',
+    '!!map',
+    'a/b',
+  ]
+  fc.assert(
+    fc.property(fc.array(fc.oneof(fc.constantFrom(...words), fc.string()), { maxLength: 30 }), (parts) => {
+      complaints(parts.join(''))
+    }),
+  )
+})
