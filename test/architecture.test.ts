@@ -14,6 +14,7 @@ const mayImport: Record<string, string[]> = {
   stun: [],
   relay: ['wire', 'trust'],
   config: ['serial'],
+  import: ['config', 'serial'],
   session: ['channel', 'rfc2217', 'telnet', 'serial', 'trust', 'wire'],
   lan: ['trust'],
   overlay: ['stun', 'trust'],
@@ -32,7 +33,7 @@ const mayImport: Record<string, string[]> = {
     'config',
     'wire',
   ],
-  cli: ['daemon', 'config', 'serial', 'trust'],
+  cli: ['daemon', 'config', 'import', 'serial', 'trust'],
   library: ['daemon', 'session', 'serial', 'config'],
 }
 /** Folders that hold only protocol logic: no Node, no packages, not even our errors. */
@@ -50,6 +51,7 @@ const packagesOf: Record<string, RegExp> = {
   // koffi for one datagram to systemd.
   daemon: /^(node:|valibot$|koffi$)/,
   config: /^(node:|valibot$|yaml$)/,
+  import: /^(node:|yaml$)/,
   cli: /^(node:|commander$)/,
 }
 

@@ -8,6 +8,7 @@ import { test } from 'node:test'
 import { startFarport } from '../../src/cli/child.ts'
 import { loadIdentity } from '../../src/trust/identity.ts'
 import { farport } from '../support/cli.ts'
+import { freePort } from '../support/free-port.ts'
 import { TwoHomes } from '../support/two-homes.ts'
 
 /** An agent that listens nowhere, a client, and a relay between them, all on the loopback address. */
@@ -92,15 +93,6 @@ class Site implements AsyncDisposable {
 function startRelay(homes: TwoHomes, port: number) {
   const listen = ['--listen', `/ip4/127.0.0.1/tcp/${port}`, '--no-stun']
   return homes.start(['relay', ...listen, '--home', homes.path('R')])
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const { port } = server.address() as AddressInfo
-  server.close()
-  await once(server, 'close')
-  return port
 }
 
 async function until(what: string, is: () => Promise<boolean>, withinMs = 10_000): Promise<void> {

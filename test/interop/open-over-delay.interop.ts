@@ -3,8 +3,8 @@ import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
 import { test } from 'node:test'
 import { promisify } from 'node:util'
-import { DelayProxy } from '../support/delay-proxy.ts'
 import { missingPyserial } from '../support/pyserial.ts'
+import { SlowPath } from '../support/slow-path.ts'
 import { TwoHomes } from '../support/two-homes.ts'
 
 const missing = missingPyserial()
@@ -44,7 +44,9 @@ test(`pyserial over a path with ${ROUND_TRIP_MS} ms there and back: open() takes
   await using homes = await TwoHomes.make()
   await homes.grant('ports=*')
   const agent = await homes.share('simulated:echo=near', 'simulated:echo=far')
-  const proxy = homes.use(await DelayProxy.to(Number(/tcp\/(\d+)/.exec(agent.addresses[0] ?? '')?.[1]), 0))
+  const proxy = homes.use(
+    await SlowPath.to(Number(/tcp\/(\d+)/.exec(agent.addresses[0] ?? '')?.[1]), { delayMs: 0 }),
+  )
   await homes.reach([`/ip4/127.0.0.1/tcp/${proxy.port}`])
   const [nearAt = '', farAt = ''] = await Promise.all(
     ['a/near', 'a/far'].map(async (port) => {
@@ -53,7 +55,7 @@ test(`pyserial over a path with ${ROUND_TRIP_MS} ms there and back: open() takes
     }),
   )
   const near = await run(nearAt)
-  proxy.delayMs = ONE_WAY_MS
+  proxy.options.delayMs = ONE_WAY_MS
   const far = await run(farAt)
   t.diagnostic(`without delay, ms: ${JSON.stringify(near)}`)
   t.diagnostic(`with ${ONE_WAY_MS} ms each way, ms: ${JSON.stringify(far)}`)

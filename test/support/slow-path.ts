@@ -13,10 +13,13 @@ export interface SlowPathOptions {
 /** A TCP proxy on the loopback address in whose place there could be a long way: bytes come late, unsteadily, cut up. */
 export class SlowPath implements AsyncDisposable {
   readonly port: number
+  /** For what comes from now on. */
+  readonly options: SlowPathOptions
   readonly #stop: () => Promise<void>
 
-  private constructor(port: number, stop: () => Promise<void>) {
+  private constructor(port: number, options: SlowPathOptions, stop: () => Promise<void>) {
     this.port = port
+    this.options = options
     this.#stop = stop
   }
 
@@ -33,7 +36,7 @@ export class SlowPath implements AsyncDisposable {
       carry(near, far, options)
       carry(far, near, options)
     })
-    return new SlowPath((server.address() as AddressInfo).port, async () => {
+    return new SlowPath((server.address() as AddressInfo).port, options, async () => {
       server.close()
       for (const socket of sockets) socket.destroy()
       await once(server, 'close')
@@ -45,17 +48,18 @@ export class SlowPath implements AsyncDisposable {
   }
 }
 
-function carry(from: Socket, to: Socket, { delayMs, jitterMs = 0, splitBytes }: SlowPathOptions): void {
+function carry(from: Socket, to: Socket, options: SlowPathOptions): void {
   const acts: (() => void)[] = []
   let lastMs = 0
   const later = (act: () => void) => {
+    const { delayMs, jitterMs = 0 } = options
     lastMs = Math.max(lastMs, performance.now() + delayMs + Math.random() * jitterMs)
     // Timers of different lengths may change places; what they are for must not.
     acts.push(act)
     setTimeout(() => acts.shift()?.(), lastMs - performance.now())
   }
   from.on('data', (bytes: Buffer) => {
-    const size = splitBytes ?? bytes.length
+    const size = options.splitBytes ?? bytes.length
     for (let at = 0; at < bytes.length; at += size) {
       const piece = bytes.subarray(at, at + size)
       later(() => to.write(piece))
