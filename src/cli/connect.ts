@@ -1,5 +1,7 @@
+import { resolve } from 'node:path'
 import { Command, InvalidArgumentError, Option } from 'commander'
 import type { Endpoint, Link } from '../config/config.ts'
+import { callDaemon } from '../daemon/control-client.ts'
 import type { DaemonEvent } from '../daemon/daemon.ts'
 import { FarportError } from '../errors.ts'
 import { type LineFormat, parseLineFormat } from '../serial/line-format.ts'
@@ -80,12 +82,23 @@ export const connectCommand = new Command('connect')
   .action((targets: string[], flags: ConnectFlags) =>
     run(flags, async ({ home, output, log, signal }) => {
       const links = linksOf(targets, flags)
-      const { startDaemon } = await import('../daemon/daemon.ts')
       const stdio = flags.stdio === true
       // With --stdio standard output is the port's, so events have to go without a place under --json.
       const report = (event: DaemonEvent) => {
         if (!stdio) output.event(event.event, event, describe(event))
       }
+      const ready = (at: { port: string; at: string }[]) =>
+        output.event('ready', { links: at }, at.map((link) => `${link.port} is at ${link.at}`).join('\n'))
+      // Standard input and output are this process's own.
+      if (!stdio && flags.loopback === undefined) {
+        const onEvent = (told: unknown) => {
+          const event = told as DaemonEvent | { event: 'ready'; links: { port: string; at: string }[] }
+          if (event.event === 'ready') ready(event.links)
+          else report(event)
+        }
+        if ((await callDaemon(home, 'connect', { links }, { signal, onEvent })) !== undefined) return
+      }
+      const { startDaemon } = await import('../daemon/daemon.ts')
       await using daemon = await startDaemon(
         {
           home,
@@ -97,10 +110,7 @@ export const connectCommand = new Command('connect')
         },
         { log, signal, report },
       )
-      if (!stdio) {
-        const ready = daemon.links().map(({ port, at }) => ({ port, at }))
-        output.event('ready', { links: ready }, ready.map(({ port, at }) => `${port} is at ${at}`).join('\n'))
-      }
+      if (!stdio) ready(daemon.links().map(({ port, at }) => ({ port, at })))
       await Promise.race([until(signal), daemon.ended])
     }),
   )
@@ -135,7 +145,8 @@ function linksOf(targets: string[], flags: ConnectFlags): Link[] {
   const { mode, group } = flags
   const access = { ...(mode !== undefined && { mode }), ...(group !== undefined && { group }) }
   const endpoints: Endpoint[] = [
-    ...(flags.pty ?? []).map((path) => ({ type: 'pty', path, access }) as const),
+    // Whole, because the farport that makes it may run in another directory.
+    ...(flags.pty ?? []).map((path) => ({ type: 'pty', path: resolve(path), access }) as const),
     ...(flags.rfc2217 ?? []).map((text) => ({ type: 'rfc2217', ...hostPort(text) }) as const),
     ...(flags.raw ?? []).map((text) => ({ type: 'raw', ...hostPort(text) }) as const),
     ...(flags.stdio ? [{ type: 'stdio' } as const] : []),

@@ -1,5 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Command, InvalidArgumentError } from 'commander'
+import { callDaemon } from '../daemon/control-client.ts'
+import type { Daemon } from '../daemon/daemon.ts'
 import { EXIT } from './exit-code.ts'
 import { type CommonFlags, run } from './run.ts'
 
@@ -21,14 +23,21 @@ export const pingCommand = new Command('ping')
   .action(async (name: string, flags: PingFlags) => {
     let relayed = false
     await run(flags, async ({ home, output, log, signal }) => {
-      const { startDaemon } = await import('../daemon/daemon.ts')
-      await using daemon = await startDaemon(
-        { home, listen: [], shares: [], links: [], wait: false },
-        { log, signal, report: () => {} },
-      )
+      await using stack = new AsyncDisposableStack()
+      let alone: Daemon | undefined
+      const ping = async () => {
+        const answer = alone ? undefined : await callDaemon(home, 'ping', { peer: name }, { signal })
+        if (answer !== undefined) return answer as Awaited<ReturnType<Daemon['ping']>>
+        if (alone === undefined) {
+          const { startDaemon } = await import('../daemon/daemon.ts')
+          const config = { home, listen: [], shares: [], links: [], wait: false }
+          alone = stack.use(await startDaemon(config, { log, signal, report: () => {} }))
+        }
+        return await alone.ping(name, signal)
+      }
       for (let seq = 1; seq <= flags.count; seq++) {
         if (seq > 1) await sleep(INTERVAL_MS, undefined, { signal })
-        const { path, roundTripMs } = await daemon.ping(name, signal)
+        const { path, roundTripMs } = await ping()
         relayed = path.kind === 'relayed'
         const ms = Number(roundTripMs.toFixed(1))
         const { kind, remoteAddress: address, encryption } = path

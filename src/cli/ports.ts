@@ -1,4 +1,5 @@
 import { Command } from 'commander'
+import { callDaemon } from '../daemon/control-client.ts'
 import type { Daemon } from '../daemon/daemon.ts'
 import { printable } from '../printable.ts'
 import { type CommonFlags, run } from './run.ts'
@@ -24,18 +25,23 @@ export const portsCommand = new Command('ports')
             : 'no serial ports found\n'
         return output.result({ ports }, text)
       }
-      const { startDaemon } = await import('../daemon/daemon.ts')
-      await using daemon = await startDaemon(
-        { home, listen: [], shares: [], links: [], wait: false },
-        { log, signal, report: () => {} },
-      )
-      const ports = await daemon.portsOf(peer, signal)
+      const known = await callDaemon(home, 'ports', { peer }, { signal })
+      const ports = (known ?? (await askAlone())) as Awaited<ReturnType<Daemon['portsOf']>>
       const rows = ports.map((port) => [port.name, stateOf(port), port.may.join(','), port.description.path])
       const text =
         rows.length > 0
           ? table(['port', 'state', 'you may', 'device'], rows)
           : `${peer} lets us use no ports\n`
       output.result({ peer, ports }, text)
+
+      async function askAlone() {
+        const { startDaemon } = await import('../daemon/daemon.ts')
+        await using daemon = await startDaemon(
+          { home, listen: [], shares: [], links: [], wait: false },
+          { log, signal, report: () => {} },
+        )
+        return await daemon.portsOf(peer as string, signal)
+      }
     }),
   )
 

@@ -6,6 +6,7 @@ import { demoCommand } from './demo.ts'
 import { doctorCommand } from './doctor.ts'
 import { EXIT } from './exit-code.ts'
 import { idCommand } from './id.ts'
+import { importCommand } from './import.ts'
 import { inviteCommand } from './invite.ts'
 import { pairCommand } from './pair.ts'
 import { peersCommand } from './peers.ts'
@@ -41,6 +42,7 @@ for (const command of [
   idCommand,
   reloadCommand,
   configCommand,
+  importCommand,
   demoCommand,
 ]) {
   command

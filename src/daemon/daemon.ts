@@ -1,11 +1,9 @@
 import type { Duplex } from 'node:stream'
 import { isDeepStrictEqual } from 'node:util'
-import * as v from 'valibot'
-import type { Config, Share } from '../config/config.ts'
+import type { Config, Link, Share } from '../config/config.ts'
 import { machineName } from '../config/machine-name.ts'
 import { DirectPaths } from '../direct/direct-paths.ts'
 import { isDialableHere } from '../direct/path-address.ts'
-import { FarportError } from '../errors.ts'
 import type { Logger } from '../log.ts'
 import { createOverlay, type Path, type RelayStatus } from '../overlay/node.ts'
 import { isRelayed } from '../overlay/relay-address.ts'
@@ -15,15 +13,14 @@ import { PortHost } from '../session/host.ts'
 import { type Listing, PORTS_PROTOCOL } from '../session/listing.ts'
 import { answerPings, PING_PROTOCOL } from '../session/ping.ts'
 import type { RemoteEvent } from '../session/remote.ts'
-import { RIGHTS } from '../trust/grants.ts'
 import { loadIdentity } from '../trust/identity.ts'
 import type { InviteEnd } from '../trust/invites.ts'
 import { PAIR_PROTOCOL } from '../trust/pairing.ts'
 import { ROTATE_PROTOCOL } from '../trust/rotation.ts'
 import { openTrustStore } from '../trust/trust-store.ts'
-import { parse } from '../wire/message.ts'
 import { openAuditLog } from './audit-log.ts'
 import { listenControl } from './control.ts'
+import { controlMethods } from './control-methods.ts'
 import { checkLink, startLink } from './link.ts'
 import { type LinkStatus, Links } from './links.ts'
 import { type InviteEvent, type InviteRequest, type Joined, Pairing } from './pairing.ts'
@@ -61,6 +58,17 @@ export interface Daemon extends AsyncDisposable {
   /** Where others reach us, through our relays once these have reserved. */
   readonly addresses: readonly string[]
   links(): LinkStatus[]
+  /** Further links, until they are disposed of. @throws FarportError when one can't be had */
+  connect(
+    links: readonly Link[],
+    report: (event: DaemonEvent) => void,
+    signal: AbortSignal,
+  ): Promise<
+    AsyncDisposable & {
+      readonly links: readonly { port: string; at: string }[]
+      readonly ended: Promise<void>
+    }
+  >
   status(): Promise<DaemonStatus>
   /** Whether what others depend on still works; what waits for a device or a network is well. */
   isWell(): boolean
@@ -100,37 +108,14 @@ export async function startDaemon(
 ): Promise<Daemon> {
   await using stack = new AsyncDisposableStack()
   const identity = await loadIdentity(config.home, { create: true })
-  // First, because it is also what keeps a second farport with the same key from starting.
-  const inviting = Promise.withResolvers<Daemon['invite']>()
-  const rotating = Promise.withResolvers<Daemon['rotate']>()
   const running = Promise.withResolvers<Daemon>()
   const startedAtMs = performance.now()
   // A service may get ports later.
   const shares = config.shares.length > 0 || config.lasting === true
   // Others reach us: we may be asked to invite, and there is something to keep account of.
   const serves = shares || config.listen.length > 0 || (config.relays ?? []).length > 0
-  if (serves)
-    stack.use(
-      await listenControl(
-        config.home,
-        {
-          invite: async (params, { emit, signal: until }) =>
-            await (await inviting.promise)(parse(inviteSchema, params, 'invite'), emit, until),
-          rotate: async (params, { signal: until }) =>
-            await (await rotating.promise)(parse(rotateSchema, params, 'rotation'), until),
-          status: async () => await (await running.promise).status(),
-          reload: async () => {
-            if (reload === undefined)
-              throw new FarportError(
-                'ERR_USAGE',
-                'the farport that runs here has no configuration file: it was started with flags, so start it anew',
-              )
-            return await reload()
-          },
-        },
-        { log },
-      ),
-    )
+  // First, because it is also what keeps a second farport with the same key from starting.
+  if (serves) stack.use(await listenControl(config.home, controlMethods(running.promise, reload), { log }))
   const trust = stack.use(await openTrustStore(config.home, { log }))
   const names = new PeerNames(trust)
   const audit = serves
@@ -194,7 +179,6 @@ export async function startDaemon(
   )
   await overlay.handle(ROTATE_PROTOCOL, (stream, from) => void rotation.serve(stream, from))
   await rotation.resume()
-  rotating.resolve((options, until) => rotation.rotate(options, until))
   let current = config
   let shared = await sharedPorts(config.shares, log)
   for (const { name, source } of shared)
@@ -247,28 +231,30 @@ export async function startDaemon(
         void overlay.disconnect(peerId, 'no longer in trusted_peers')
   })
 
-  const links = stack.use(
+  const newLinks = (lasting: boolean, tell: (event: DaemonEvent) => void) =>
     new Links({
-      start: (link, tell) =>
-        startLink(link, { peers, report: tell, log: log.child({ link: `${link.peer}/${link.port}` }) }),
-      report: (port, event) => report({ event: 'link', port, ...event }),
-      lasting: config.lasting === true,
+      start: (link, toldOf) =>
+        startLink(link, { peers, report: toldOf, log: log.child({ link: `${link.peer}/${link.port}` }) }),
+      report: (port, event) => tell({ event: 'link', port, ...event }),
+      lasting,
       log,
-    }),
-  )
-  for (const link of config.links) {
+    })
+  const addTo = async (to: Links, link: Link, until: AbortSignal) => {
     // Standard input and output open the port at once, and so find out by themselves, a round trip earlier.
-    if (!config.wait && link.endpoint.type !== 'stdio')
-      checkLink(link, await peers.ports(link.peer, signal, link.port))
-    await links.add(link)
+    if (!(link.wait ?? config.wait) && link.endpoint.type !== 'stdio')
+      checkLink(link, await peers.ports(link.peer, until, link.port))
+    await to.add(link)
   }
+  const links = stack.use(newLinks(config.lasting === true, report))
+  for (const link of config.links) await addTo(links, link, signal)
+  /** Of commands that asked for them, for as long as these run. */
+  const guests = new Set<Links>()
 
   const invite: Daemon['invite'] = (request, tell, until) => {
     const wanted = request.may.some((right) => right !== 'relay') ? config.shares.map(({ name }) => name) : []
     const ports = request.ports.length > 0 ? request.ports : wanted
     return strangers.invite({ ...request, ports }, tell, until)
   }
-  inviting.resolve(invite)
 
   const parts = stack.move()
   const daemon: Daemon = {
@@ -278,6 +264,19 @@ export async function startDaemon(
       ...relays.map((relay) => `${relay}/p2p-circuit/p2p/${overlay.peerId}`),
     ],
     links: () => links.statuses(),
+    async connect(wanted, tell, until) {
+      await using undo = new AsyncDisposableStack()
+      const theirs = undo.use(newLinks(false, tell))
+      guests.add(theirs)
+      undo.defer(() => void guests.delete(theirs))
+      for (const link of wanted) await addTo(theirs, link, until)
+      const taken = undo.move()
+      return {
+        links: theirs.statuses().map(({ port, at }) => ({ port, at })),
+        ended: theirs.ended,
+        [Symbol.asyncDispose]: () => taken.disposeAsync(),
+      }
+    },
     ended: links.ended,
     portsOf: (peer, until) => peers.ports(peer, until),
     open: (wanted, until) => {
@@ -300,7 +299,7 @@ export async function startDaemon(
         ...port,
         ...(holder !== undefined && { holder: names.of(holder) ?? holder }),
       })),
-      links: links.statuses(),
+      links: [links, ...guests].flatMap((some) => some.statuses()),
       relays: overlay
         .relays()
         .map(({ address, state, reason }) => ({ address, state, ...(reason !== undefined && { reason }) })),
@@ -338,15 +337,6 @@ const AT_START = ['listen', 'announce', 'relays', 'relay'] as const
 function bestPaths(paths: readonly Path[]): Path[] {
   return [...Map.groupBy(paths, ({ peerId }) => peerId).values()].map(([best]) => best as Path)
 }
-
-const inviteSchema = v.object({
-  form: v.picklist(['ticket', 'code']),
-  ports: v.array(v.string()),
-  may: v.array(v.picklist(RIGHTS)),
-  expires: v.exactOptional(v.number()),
-})
-
-const rotateSchema = v.object({ now: v.boolean() })
 
 const NOT_TRUSTED = 'it is not in trusted_peers'
 

@@ -46,16 +46,17 @@ interface Entry {
 export class Links implements AsyncDisposable {
   readonly #options: LinksOptions
   #entries: Entry[] = []
-  readonly #ends: Promise<void>[] = []
   #closed = false
 
   constructor(options: LinksOptions) {
     this.#options = options
   }
 
-  /** Resolves when every link is over by itself, as standard input and output may be; rejects with why one can't go on. */
+  /** Resolves when every link there is now is over by itself, as standard input and output may be; rejects with why one can't go on. */
   get ended(): Promise<void> {
-    const ended = Promise.all(this.#ends).then(() => {})
+    const ended = Promise.all(
+      this.#entries.map(({ local }) => (local.state === 'ready' ? local.endpoint.ended : undefined)),
+    ).then(() => {})
     // Not everybody cares.
     ended.catch(() => {})
     return ended
@@ -101,7 +102,6 @@ export class Links implements AsyncDisposable {
       // Taken away meanwhile.
       if (this.#closed || !this.#entries.includes(entry)) return await endpoint[Symbol.asyncDispose]()
       entry.local = { state: 'ready', endpoint }
-      this.#ends.push(endpoint.ended)
     } catch (error) {
       if (!lasting) throw error
       const reason = error instanceof Error ? error.message : String(error)

@@ -27,6 +27,7 @@ async function configure(homes: TwoHomes, ...lines: string[]): Promise<void> {
 interface Status {
   ports: { name: string; state: string; holder?: string }[]
   links: { port: string; state: string }[]
+  peers: { name: string }[]
 }
 
 async function status(home: string): Promise<Status> {
@@ -178,4 +179,39 @@ test('nothing runs: status and reload say so', { timeout: 60_000 }, async () => 
   await using homes = await TwoHomes.make()
   for (const command of ['status', 'reload'])
     assert.match((await farport([command, '--home', homes.agentHome])).stderr, /no farport runs for/)
+})
+
+test('connect, ports and ping are done by the farport that runs', { timeout: 60_000 }, async () => {
+  await using homes = await TwoHomes.make()
+  await homes.grant('ports=*')
+  const agent = await homes.share('simulated:echo=echo')
+  await writeFile(join(homes.clientHome, 'farport.yaml'), '')
+  await homes.start(['up', '--home', homes.clientHome]).event('ready')
+  const home = ['--home', homes.clientHome]
+
+  const client = await homes.connect('a/echo', '--raw', ':0')
+  const say = await echoOf(Number(client.links[0]?.at.split(':')[1]))
+  assert.equal(await say('through it'), 'through it')
+  const { links } = await status(homes.clientHome)
+  assert.deepEqual(
+    links.map(({ port, state }) => [port, state]),
+    [['a/echo', 'up']],
+  )
+  const ports = JSON.parse((await farport(['ports', 'a', '--json', ...home])).stdout)
+  assert.deepEqual(ports.ports[0].holder, { you: true, name: 'client' })
+  assert.equal((await farport(['ping', 'a', '--count', '2', ...home])).code, 0)
+  // One node, so one connection: the agent has seen no other.
+  const seen = await status(homes.agentHome)
+  assert.equal(seen.peers.length, 1)
+
+  // Refusals come back as they would have, and the links end with who asked for them.
+  assert.equal((await farport(['connect', 'a/nothing', '--raw', ':0', ...home])).code, 5)
+  process.kill(client.pid, 'SIGTERM')
+  assert.equal(await client.ended, 0)
+  const deadline = AbortSignal.timeout(10_000)
+  while ((await status(homes.clientHome)).links.length > 0) deadline.throwIfAborted()
+
+  // Nobody is called any more when it is gone.
+  await agent[Symbol.asyncDispose]()
+  assert.equal((await farport(['ping', 'a', '--count', '1', ...home])).code, 6)
 })
