@@ -14,7 +14,7 @@ const mayImport: Record<string, string[]> = {
   stun: [],
   relay: ['wire', 'trust'],
   config: ['serial'],
-  import: ['config', 'serial'],
+  import: ['config'],
   session: ['channel', 'rfc2217', 'telnet', 'serial', 'trust', 'wire'],
   lan: ['trust'],
   overlay: ['stun', 'trust'],

@@ -1,5 +1,6 @@
 import { Command, CommanderError, Option } from 'commander'
 import packageJson from '../../package.json' with { type: 'json' }
+import { completeCommand, completionCommand } from './completion.ts'
 import { configCommand } from './config.ts'
 import { connectCommand } from './connect.ts'
 import { demoCommand } from './demo.ts'
@@ -8,6 +9,7 @@ import { EXIT } from './exit-code.ts'
 import { idCommand } from './id.ts'
 import { importCommand } from './import.ts'
 import { inviteCommand } from './invite.ts'
+import { manualCommand } from './manual.ts'
 import { pairCommand } from './pair.ts'
 import { peersCommand } from './peers.ts'
 import { pingCommand } from './ping.ts'
@@ -59,6 +61,10 @@ for (const command of [
     .exitOverride()
   program.addCommand(command)
 }
+
+// Without the options of the others, which are about homes and output.
+for (const command of [completionCommand, manualCommand]) program.addCommand(command.exitOverride())
+program.addCommand(completeCommand.exitOverride(), { hidden: true })
 
 // `farport --help | head`: whoever read has gone, and commands hear of it themselves.
 process.stdout.on('error', () => {})
