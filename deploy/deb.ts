@@ -1,6 +1,7 @@
 import { chmod, cp, mkdir, readdir, rm, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { type Arch, packageJson, ROOT } from './bundle.ts'
+import { addManual } from './man.ts'
 import { run } from './run.ts'
 
 const DEBIAN_ARCH: Record<Arch, string> = { x64: 'amd64', arm64: 'arm64' }
@@ -30,6 +31,7 @@ export async function makeDeb(program: string, arch: Arch, directory: string): P
   for (const [from, to] of Object.entries(FILES)) await put(join(ROOT, 'deploy', from), join(root, to))
   await cp(join(ROOT, 'docs'), join(root, 'usr/share/doc/farport'), { recursive: true })
   await cp(join(ROOT, 'LICENSE'), join(root, 'usr/share/doc/farport/copyright'))
+  await addManual(root)
   await mkdir(join(root, 'usr/bin'))
   await writeFile(
     join(root, 'usr/bin/farport'),

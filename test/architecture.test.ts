@@ -52,7 +52,8 @@ const packagesOf: Record<string, RegExp> = {
   daemon: /^(node:|valibot$|koffi$)/,
   config: /^(node:|valibot$|yaml$)/,
   import: /^(node:|yaml$)/,
-  cli: /^(node:|commander$)/,
+  // tab's file that knows commander.
+  cli: /^(node:|commander$|@bomb\.sh\/tab\/commander$)/,
 }
 
 for (const file of globSync('src/*/**/*.ts')) {

@@ -1,5 +1,5 @@
-import { join } from 'node:path'
 import { Command } from 'commander'
+import { configPath } from '../config/home.ts'
 import { loadConfig } from '../config/load-config.ts'
 import { type CommonFlags, run } from './run.ts'
 
@@ -15,7 +15,7 @@ const checkCommand = new Command('check')
   .action((_own: object, command: Command) => {
     const flags: CheckFlags = command.optsWithGlobals()
     return run(flags, async ({ home, output }) => {
-      const path = flags.config ?? join(home, 'farport.yaml')
+      const path = flags.config ?? configPath(home)
       const { shares, links, relays = [] } = await loadConfig(path, home)
       output.result(
         { file: path, ports: shares.length, links: links.length, relays: relays.length },

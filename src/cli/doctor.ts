@@ -12,7 +12,7 @@ interface DoctorFlags extends CommonFlags {
 
 export const doctorCommand = new Command('doctor')
   .description(
-    'what keeps this machine from its peers: keys, clock, relays, NAT; or how right an RFC 2217 server is',
+    'what keeps farport from working here: runtime, files, ports, relays, NAT; or how right an RFC 2217 server is',
   )
   .argument('[host:port]', 'an RFC 2217 server to ask everything: see below')
   .option(
@@ -84,5 +84,5 @@ const EXIT_CODES: Record<Diagnosis['verdict'], number> = {
 
 function line({ about, verdict, text, remedy }: Finding): string {
   const end = remedy === undefined ? '' : `. To mend: ${remedy}`
-  return `${verdict.padEnd(4)}  ${about.padEnd(5)}  ${text}${end}`
+  return `${verdict.padEnd(4)}  ${about.padEnd(7)}  ${text}${end}`
 }

@@ -1,5 +1,5 @@
-import { join } from 'node:path'
 import { Command } from 'commander'
+import { configPath } from '../config/home.ts'
 import { loadConfig } from '../config/load-config.ts'
 import type { DaemonEvent } from '../daemon/daemon.ts'
 import { serviceManager } from '../daemon/service-manager.ts'
@@ -22,7 +22,7 @@ export const upCommand = new Command('up')
   .option('--config <file>', 'the configuration (default: farport.yaml in the home)')
   .action((flags: UpFlags) =>
     run(flags, async ({ home, output, log, signal, onHangup }) => {
-      const path = flags.config ?? join(home, 'farport.yaml')
+      const path = flags.config ?? configPath(home)
       const config = await loadConfig(path, home)
       const { startDaemon } = await import('../daemon/daemon.ts')
       using manager = serviceManager()

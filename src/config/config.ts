@@ -42,6 +42,21 @@ export interface Share {
   readonly device: string
   /** What of the device's last bytes is kept for who begins to watch, 0 for nothing. Default 16 KiB. */
   readonly replayBytes?: number
+  /** How the line is when the device is opened; clients may change it. Default 9600 8N1 without flow control. */
+  readonly line?: LineFormat
+  readonly flow?: 'none' | 'rtscts' | 'xonxoff'
+  /** DTR and RTS once the device has been opened, and before it is closed. */
+  readonly onOpen?: { readonly dtr?: boolean; readonly rts?: boolean }
+  readonly onClose?: { readonly dtr?: boolean; readonly rts?: boolean }
+  /** What the device is sent when it has been opened, and before it is closed; as Latin-1. */
+  readonly openString?: string
+  readonly closeString?: string
+  /** Sent to whoever begins to use the port, as Latin-1. */
+  readonly banner?: string
+  /** A client that neither sends nor gets a byte for so long loses the port. */
+  readonly idleTimeoutMs?: number
+  /** At most so many peers may watch. */
+  readonly watchers?: number
   /** How the board is reset, where that is to be done here when a client begins to. */
   readonly reset?: ResetProfile
   /** How bytes are gathered on their way, both ways; by default they are not. */

@@ -4,6 +4,8 @@
  */
 import * as v from 'valibot'
 import { parseLineFormat } from '../serial/line-format.ts'
+import { parseReset, type ResetProfile } from '../serial/line-sequence.ts'
+import { MAX_GAP_MS, MAX_PIECE_BYTES, parseUntil } from '../serial/packer.ts'
 import { parseBytes, parseDuration } from './units.ts'
 
 const NAME = /^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$/
@@ -68,6 +70,59 @@ const line = text((written) => {
   }
 }, 'is a line: data bits, parity and stop bits, as in 7E1, or with the speed in front, as in 9600-7E1')
 
+const outputs = keys({ dtr: v.exactOptional(flag), rts: v.exactOptional(flag) })
+
+/** What the device is sent, or a program is: text of one-byte characters, with \\r, \\n, \\t, \\0, \\\\ and \\xHH. */
+const MAX_STRING = 1024
+const bytesOfText = v.pipe(
+  text(unescaped, 'is text of one-byte characters with escapes such as \\r, \\n and \\x1b'),
+  v.maxLength(MAX_STRING, `is ${MAX_STRING} bytes at most`),
+)
+
+function unescaped(written: string): string | undefined {
+  const letters: Readonly<Record<string, string>> = { n: '\n', r: '\r', t: '\t', 0: '\0', '\\': '\\' }
+  let wrong = /[^\0-\xff]/.test(written)
+  const plain = written.replace(/\\(?:x([0-9A-Fa-f]{2})|(.?))/gs, (_, hex?: string, letter = '') => {
+    if (hex !== undefined) return String.fromCharCode(Number.parseInt(hex, 16))
+    wrong ||= letters[letter] === undefined
+    return letters[letter] ?? ''
+  })
+  return wrong ? undefined : plain
+}
+
+/** `off` is a profile, too: none. */
+const reset = text<{ profile: ResetProfile | undefined }>((written) => {
+  try {
+    return { profile: parseReset(written) }
+  } catch {
+    return undefined
+  }
+}, 'is esp32, esp32-usb, arduino-1200, off, or a sequence such as dtr-rts+/100ms/dtr+rts-/50ms/dtr-rts-')
+
+const until = text((written) => {
+  try {
+    return parseUntil(written)
+  } catch {
+    return undefined
+  }
+}, 'is one to eight bytes, such as "\\n"')
+
+const pack = keys({
+  gap: v.exactOptional(
+    v.pipe(duration, v.minValue(1, 'is 1ms at least'), v.maxValue(MAX_GAP_MS, `is ${MAX_GAP_MS}ms at most`)),
+  ),
+  size: v.exactOptional(
+    v.pipe(
+      bytes,
+      v.minValue(1, 'is 1 at least'),
+      v.maxValue(MAX_PIECE_BYTES, `is ${MAX_PIECE_BYTES} at most`),
+    ),
+  ),
+  until: v.exactOptional(until),
+})
+
+const MAX_WATCHERS = 16
+
 const LARGEST_REPLAY_BYTES = 1024 * 1024
 const replay = v.pipe(bytes, v.maxValue(LARGEST_REPLAY_BYTES, 'is 1MiB at most'))
 
@@ -75,6 +130,61 @@ const fileMode = text(
   (written) => (/^0?[0-7]{3}$/.test(written) ? Number.parseInt(written, 8) : undefined),
   'is three octal digits in quotes, such as "660"',
 )
+
+/** What a port may be told, and all ports together under `defaults`. */
+function portOptions() {
+  return {
+    line: v.exactOptional(v.pipe(line, v.description('how the line is when the device is opened; 9600-8N1'))),
+    flow: v.exactOptional(
+      v.pipe(
+        v.picklist(['none', 'rtscts', 'xonxoff'], 'is none, rtscts or xonxoff'),
+        v.description('flow control when the device is opened; none'),
+      ),
+    ),
+    'on-open': v.exactOptional(
+      v.pipe(outputs, v.description('DTR and RTS once the device has been opened: {dtr: true, rts: false}')),
+    ),
+    'on-close': v.exactOptional(v.pipe(outputs, v.description('DTR and RTS before the device is closed'))),
+    'open-string': v.exactOptional(
+      v.pipe(bytesOfText, v.description('sent to the device when it has been opened: "ATZ\\r"')),
+    ),
+    'close-string': v.exactOptional(
+      v.pipe(bytesOfText, v.description('sent to the device before it is closed')),
+    ),
+    banner: v.exactOptional(v.pipe(bytesOfText, v.description('sent to whoever begins to use the port'))),
+    'idle-timeout': v.exactOptional(
+      v.pipe(
+        duration,
+        v.minValue(100, 'is 100ms at least'),
+        v.description('who uses the port without a byte either way for so long loses it'),
+      ),
+    ),
+    watchers: v.exactOptional(
+      v.pipe(
+        v.number('is a number'),
+        v.integer('is a whole number'),
+        v.minValue(0, 'is 0 at least'),
+        v.maxValue(MAX_WATCHERS, `is ${MAX_WATCHERS} at most`),
+        v.description('how many peers may watch at a time; 16'),
+      ),
+    ),
+    replay: v.exactOptional(
+      v.pipe(replay, v.description('what of its last bytes is kept for who begins to watch; 16KiB')),
+    ),
+    reset: v.exactOptional(
+      v.pipe(
+        reset,
+        v.description('the reset of this board, run here when a client begins one: docs/reset.md'),
+      ),
+    ),
+    pack: v.exactOptional(
+      v.pipe(
+        pack,
+        v.description('gather bytes into pieces: {gap: 2ms, size: 256, until: "\\n"}: docs/pack.md'),
+      ),
+    ),
+  }
+}
 
 const portEntries = {
   device: v.pipe(
@@ -84,9 +194,7 @@ const portEntries = {
       'a path, better a /dev/serial/by-id link; usb:VID:PID[:SERIAL]; rfc2217://HOST:PORT; tcp://HOST:PORT; simulated:gps',
     ),
   ),
-  replay: v.exactOptional(
-    v.pipe(replay, v.description('what of its last bytes is kept for who begins to watch; 16KiB')),
-  ),
+  ...portOptions(),
 }
 
 const sharedPort = v.pipe(
@@ -184,6 +292,9 @@ export const fileSchema = keys({
       }),
       v.description('be a relay for the peers that may relay'),
     ),
+  ),
+  defaults: v.exactOptional(
+    v.pipe(keys(portOptions()), v.description('what holds for every port that does not say otherwise')),
   ),
   ports: v.exactOptional(v.pipe(portNames, v.description('serial ports to share'))),
   links: v.exactOptional(v.pipe(list(link, 'links'), v.description('ports of other machines, made local'))),

@@ -1,6 +1,7 @@
 import { readFile } from 'node:fs/promises'
 import { FarportError } from '../errors.ts'
-import { type Config, DEFAULT_LISTEN, type Endpoint, type Link } from './config.ts'
+import type { Packing } from '../serial/packer.ts'
+import { type Config, DEFAULT_LISTEN, type Endpoint, type Link, type Share } from './config.ts'
 import { parseConfigFile } from './config-file.ts'
 import type { ConfigFile } from './file-schema.ts'
 
@@ -29,12 +30,8 @@ export async function loadConfig(path: string, home: string): Promise<Config> {
 }
 
 function configOf(file: ConfigFile, home: string): Config {
-  const { listen, announce, relays, relay, ports = {}, links = [] } = file
-  const shares = Object.entries(ports).map(([name, { replay: replayBytes, ...port }]) => ({
-    name,
-    ...port,
-    ...(replayBytes !== undefined && { replayBytes }),
-  }))
+  const { listen, announce, relays, relay, defaults = {}, ports = {}, links = [] } = file
+  const shares = Object.entries(ports).map(([name, port]) => shareOf(name, { ...defaults, ...port }))
   // Who only uses ports of others calls them, and need not be called.
   const serves = shares.length > 0 || relay !== undefined
   return {
@@ -47,6 +44,38 @@ function configOf(file: ConfigFile, home: string): Config {
     links: links.map(linkOf),
     wait: true,
     lasting: true,
+  }
+}
+
+type FilePort = NonNullable<ConfigFile['ports']>[string]
+
+function shareOf(name: string, port: FilePort): Share {
+  const { device, line, flow, banner, watchers, replay, reset, pack } = port
+  const { 'on-open': onOpen, 'on-close': onClose, 'idle-timeout': idleTimeoutMs } = port
+  const { 'open-string': openString, 'close-string': closeString } = port
+  return {
+    name,
+    device,
+    ...(line && { line }),
+    ...(flow && { flow }),
+    ...(onOpen && { onOpen }),
+    ...(onClose && { onClose }),
+    ...(openString !== undefined && { openString }),
+    ...(closeString !== undefined && { closeString }),
+    ...(banner !== undefined && { banner }),
+    ...(idleTimeoutMs !== undefined && { idleTimeoutMs }),
+    ...(watchers !== undefined && { watchers }),
+    ...(replay !== undefined && { replayBytes: replay }),
+    ...(reset?.profile && { reset: reset.profile }),
+    ...(pack && { pack: packingOf(pack) }),
+  }
+}
+
+function packingOf({ gap, size, until }: NonNullable<FilePort['pack']>): Packing {
+  return {
+    ...(gap !== undefined && { gapMs: gap }),
+    ...(size !== undefined && { sizeBytes: size }),
+    ...(until !== undefined && { until }),
   }
 }
 

@@ -1,6 +1,20 @@
 /** One thing that `farport doctor` has looked at. */
 export interface Finding {
-  readonly about: 'key' | 'trust' | 'clock' | 'relay' | 'tcp' | 'udp' | 'path'
+  readonly about:
+    | 'node'
+    | 'native'
+    | 'key'
+    | 'trust'
+    | 'home'
+    | 'disk'
+    | 'clock'
+    | 'config'
+    | 'port'
+    | 'service'
+    | 'relay'
+    | 'tcp'
+    | 'udp'
+    | 'path'
   /** `note` is worth knowing and nothing to mend at once; `bad` keeps something from working. */
   readonly verdict: 'ok' | 'note' | 'bad'
   /** A sentence without its end. */

@@ -17,12 +17,9 @@ export async function sharedPorts(
   // The two ends of a simulated cable meet here.
   const cables: Cables = new Map()
   const known = shares.length > 0 ? await listPorts() : []
-  return shares.map(({ name, device, reset, pack, replayBytes }) => {
-    const options = {
-      ...(reset && { reset }),
-      ...(pack && { pack }),
-      ...(replayBytes !== undefined && { replayBytes }),
-    }
+  return shares.map((share) => {
+    const { name, device } = share
+    const options = optionsOf(share)
     if (device.startsWith(RFC2217))
       return { name, source: foreignPort(parseTcpAddress(device.slice(RFC2217.length)), { log }), ...options }
     const found = known.find(({ path, byId, byPath }) => [path, byId, byPath].includes(device))
@@ -32,4 +29,25 @@ export async function sharedPorts(
     }
     return { name, source: portSource(device, { cables, description }), ...options }
   })
+}
+
+function optionsOf(share: Share): Omit<SharedPort, 'name' | 'source'> {
+  const { reset, pack, replayBytes, banner, idleTimeoutMs, watchers } = share
+  const { line, flow, onOpen, onClose, openString, closeString } = share
+  const settings = { ...line, ...(flow && { outputFlow: flow, inputFlow: flow }) }
+  return {
+    ...(reset && { reset }),
+    ...(pack && { pack }),
+    ...(replayBytes !== undefined && { replayBytes }),
+    ...(banner !== undefined && { banner }),
+    ...(idleTimeoutMs !== undefined && { idleTimeoutMs }),
+    ...(watchers !== undefined && { watchers }),
+    habits: {
+      ...(Object.keys(settings).length > 0 && { settings }),
+      ...(onOpen && { openLines: onOpen }),
+      ...(onClose && { closeLines: onClose }),
+      ...(openString !== undefined && { openString }),
+      ...(closeString !== undefined && { closeString }),
+    },
+  }
 }

@@ -10,7 +10,8 @@ import { formatSettings } from '../serial/settings.ts'
 import type { Right } from '../trust/grants.ts'
 import { type Hello, welcome } from './hello.ts'
 import type { Listing } from './listing.ts'
-import { type LinesChanged, servePort } from './serve.ts'
+import type { PortHabits } from './port-habits.ts'
+import { type LinesChanged, servePort, type Traffic } from './serve.ts'
 import { type LineUse, SharedLine } from './shared-line.ts'
 import { serveWatcher, WATCHER_BEHIND_BYTES } from './watch.ts'
 import { channelWindow } from './window.ts'
@@ -20,6 +21,14 @@ export interface SharedPort {
   readonly source: PortSource
   /** What of the device's last bytes is kept for who begins to watch, 0 for nothing. Default 16 KiB. */
   readonly replayBytes?: number
+  /** What is done each time the device is opened and closed. */
+  readonly habits?: PortHabits
+  /** Sent to whoever begins to use the port, as Latin-1. */
+  readonly banner?: string
+  /** A holder that neither sends nor gets a byte for so long loses the port. */
+  readonly idleTimeoutMs?: number
+  /** At most so many may watch; default and most 16. */
+  readonly watchers?: number
   /** See ServeOptions. */
   readonly reset?: ResetProfile
   readonly pack?: Packing
@@ -84,6 +93,9 @@ const LAST_BYTES_MS = 500
 /** What the last holder's bytes still get, after servePort() has waited for them, before they are thrown away. */
 const LAST_DRAIN_MS = 100
 
+/** How often a port that may be idle is looked at, at most. */
+const MIN_LOOK_MS = 20
+
 type Mode = Hello['mode']
 
 /** One peer on one port. It outlives its carriers: the channel says when it is over. */
@@ -129,6 +141,7 @@ export class HostedPort {
     this.#line = new SharedLine(shared.source, {
       replayBytes: shared.replayBytes ?? REPLAY_BYTES,
       maxUsers: MAX_WATCHERS + 2,
+      habits: shared.habits ?? {},
     })
   }
 
@@ -306,7 +319,7 @@ export class HostedPort {
     const line = await this.#line.join(this.#closing.signal)
     try {
       this.#checkStill(caller, hello)
-      if (this.#watchers >= MAX_WATCHERS || mine().length >= MAX_WATCHERS_PER_PEER)
+      if (this.#watchers >= (this.shared.watchers ?? MAX_WATCHERS) || mine().length >= MAX_WATCHERS_PER_PEER)
         throw new FarportError(
           'ERR_PORT_BUSY',
           `${this.name} has as many watchers as it can have: try again when one has left`,
@@ -386,7 +399,13 @@ export class HostedPort {
     port.on('settings', resize)
     channel.on('roundTrip', resize)
     this.#toldBusy.clear()
-    const traffic = await servePort(channel, port, {
+    const traffic: Traffic = { toDevice: 0, fromDevice: 0 }
+    const { banner, idleTimeoutMs } = this.shared
+    const idle =
+      idleTimeoutMs === undefined ? undefined : watchIdle(traffic, idleTimeoutMs, () => this.#letGo(channel))
+    await servePort(channel, port, {
+      traffic,
+      ...(banner !== undefined && { greeting: Buffer.from(banner, 'latin1') }),
       may: (right) => rights(caller.peerId, this.name).has(right),
       leaveFlowing: true,
       hurry,
@@ -402,9 +421,21 @@ export class HostedPort {
       },
       onLinesChanged: (changed) => tell({ event: 'lines', ...who, changed }),
     })
+    clearInterval(idle)
     port.off('settings', resize)
     await leave(port)
     return traffic
+  }
+
+  /** Nobody has use of it: others may. Its client is told as if another had taken it, and so does not come back at once. */
+  #letGo(channel: Channel): void {
+    const session = [...this.#sessions].find((one) => one.channel === channel)
+    const error = new FarportError(
+      'ERR_PORT_BUSY',
+      `${this.name} was let go: no byte came or went for too long`,
+    )
+    if (session !== undefined) this.#taken = { channelId: session.channelId, error }
+    channel.destroy(error)
   }
 
   #left(session: Session): void {
@@ -438,6 +469,22 @@ export class HostedPort {
     if (told === other) return 'another program of the same peer'
     return this.#options.nameOf(other) ?? 'another peer'
   }
+}
+
+/** Calls back once no byte has come or gone for so long. */
+function watchIdle(traffic: Readonly<Traffic>, idleMs: number, onIdle: () => void): NodeJS.Timeout {
+  let bytes = 0
+  let sinceMs = performance.now()
+  return setInterval(
+    () => {
+      const now = traffic.toDevice + traffic.fromDevice
+      if (now !== bytes) {
+        bytes = now
+        sinceMs = performance.now()
+      } else if (performance.now() - sinceMs >= idleMs) onIdle()
+    },
+    Math.max(MIN_LOOK_MS, idleMs / 8),
+  ).unref()
 }
 
 export function notGranted(port: string): FarportError {

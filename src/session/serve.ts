@@ -29,6 +29,10 @@ export interface ServeOptions {
   reset?: ResetProfile
   /** How bytes are gathered, both ways. By default each goes on at once. */
   pack?: Packing
+  /** Counted as bytes pass, for whoever wants to know meanwhile. */
+  traffic?: Traffic
+  /** Sent to the other end as if the device had, before anything else. */
+  greeting?: Uint8Array
   log: Logger
 }
 
@@ -37,8 +41,8 @@ export type LinesChanged = Partial<OutputLines> & { break?: boolean; sequence?: 
 
 /** Bytes of data, without what RFC 2217 adds. */
 export interface Traffic {
-  readonly toDevice: number
-  readonly fromDevice: number
+  toDevice: number
+  fromDevice: number
 }
 
 /** What is left to do on the port, in the order it came. */
@@ -77,7 +81,8 @@ export async function servePort(stream: Duplex, port: SerialPort, options: Serve
 
 class PortService {
   readonly ended: Promise<void>
-  readonly traffic = { toDevice: 0, fromDevice: 0 }
+  readonly traffic: Traffic
+  readonly #greeting: Uint8Array | undefined
   readonly #stream: Duplex
   readonly #port: SerialPort
   readonly #may: ServeOptions['may']
@@ -105,6 +110,8 @@ class PortService {
 
   constructor(stream: Duplex, port: SerialPort, options: ServeOptions) {
     const { may, onConfigured, onLinesChanged, leaveFlowing = false, hurry, reset, pack, log } = options
+    this.traffic = options.traffic ?? { toDevice: 0, fromDevice: 0 }
+    this.#greeting = options.greeting
     this.#stream = stream
     this.#port = port
     this.#may = may
@@ -152,6 +159,7 @@ class PortService {
     port.on('settings', this.#onSettings).on('error', onPortError).on('close', onPortClose)
     if (stream.destroyed || stream.readableEnded) onOver()
     this.#send(this.#server.start())
+    if (this.#greeting !== undefined) this.#send(this.#server.data(this.#greeting))
 
     await over.promise
     port.off('data', this.#onDeviceData).off('lines', this.#onLines).off('lineErrors', this.#onLineErrors)

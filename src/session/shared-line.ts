@@ -1,5 +1,6 @@
 import type { PortSource, SerialPort } from '../serial/port.ts'
 import type { SerialSettings } from '../serial/settings.ts'
+import { closeBy, openBy, type PortHabits } from './port-habits.ts'
 import { Replay } from './replay.ts'
 
 type OnSettings = (settings: Readonly<SerialSettings>) => void
@@ -20,6 +21,7 @@ export interface LineUse extends AsyncDisposable {
 interface SharedLineOptions {
   replayBytes: number
   maxUsers: number
+  habits: PortHabits
 }
 
 /** What one user listens to on the port, generously. */
@@ -62,10 +64,10 @@ export class SharedLine {
   }
 
   async #open(signal: AbortSignal): Promise<OpenDevice> {
-    const port = await this.#source.open({ signal })
-    const { replayBytes, maxUsers } = this.#options
+    const { replayBytes, maxUsers, habits } = this.#options
+    const port = await openBy(habits, this.#source, signal)
     port.setMaxListeners(LISTENERS_PER_USER * maxUsers)
-    return new OpenDevice(port, new Replay(replayBytes))
+    return new OpenDevice(port, new Replay(replayBytes), habits)
   }
 }
 
@@ -73,15 +75,17 @@ class OpenDevice {
   readonly closed: Promise<void>
   readonly #port: SerialPort
   readonly #replay: Replay
+  readonly #habits: PortHabits
   readonly #uses = new Set<LineUse>()
   readonly #listeners = new Set<OnSettings>()
   readonly #keep = (bytes: Uint8Array) => this.#replay.push(bytes)
   #started = false
   #closing = false
 
-  constructor(port: SerialPort, replay: Replay) {
+  constructor(port: SerialPort, replay: Replay, habits: PortHabits) {
     this.#port = port
     this.#replay = replay
+    this.#habits = habits
     this.closed = new Promise((resolve) => port.once('close', () => resolve()))
     // Its users hear of it, too; between two of them a failure must not end the process.
     port.on('error', () => {})
@@ -115,6 +119,6 @@ class OpenDevice {
 
   async #close(): Promise<void> {
     this.#closing = true
-    await this.#port[Symbol.asyncDispose]()
+    await closeBy(this.#habits, this.#port)
   }
 }

@@ -56,6 +56,49 @@ test('ports in the short form and the long one, links by PEER/PORT', () => {
   )
 })
 
+test('what a port is told, one by one and for all', () => {
+  const port = [
+    'defaults: {watchers: 2, line: 9600-8N1}',
+    'ports:',
+    '  plc:',
+    '    device: /dev/plc',
+    '    line: 7E1',
+    '    on-open: {dtr: true}',
+    '    open-string: "AT\\\\r"',
+    "    close-string: '\\x1b\\\\'",
+    '    idle-timeout: 10m',
+    '    reset: off',
+    '    pack: {gap: 2ms, until: "\\\\n"}',
+  ]
+  const { defaults, ports } = parseConfigFile(port.join('\n'), 'farport.yaml')
+  assert.equal(defaults?.watchers, 2)
+  assert.deepEqual(ports?.plc, {
+    device: '/dev/plc',
+    line: { dataBits: 7, parity: 'even', stopBits: 1 },
+    'on-open': { dtr: true },
+    'open-string': 'AT\r',
+    'close-string': '\x1b\\',
+    'idle-timeout': 600_000,
+    reset: { profile: undefined },
+    pack: { gap: 2, until: '\n' },
+  })
+  assert.deepEqual(
+    complaints(
+      [
+        'ports:',
+        '  p: {device: /d, flow: hardware, watchers: 99}',
+        '  q: {device: /d, pack: {gap: 5s}, reset: esp31}',
+      ].join('\n'),
+    ),
+    [
+      'farport.yaml:2:19: ports.p.flow: is none, rtscts or xonxoff',
+      'farport.yaml:2:35: ports.p.watchers: is 16 at most',
+      'farport.yaml:3:26: ports.q.pack.gap: is 1000ms at most',
+      'farport.yaml:3:36: ports.q.reset: is esp32, esp32-usb, arduino-1200, off, or a sequence such as dtr-rts+/100ms/dtr+rts-/50ms/dtr-rts-',
+    ],
+  )
+})
+
 test('7E1 is a line and no number', () => {
   const { links } = parseConfigFile('links: [{port: a/b, pty: /p, line: 7E1}]', 'farport.yaml')
   assert.deepEqual(links?.[0]?.line, { dataBits: 7, parity: 'even', stopBits: 1 })

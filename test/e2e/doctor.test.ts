@@ -4,9 +4,11 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { test } from 'node:test'
+import { loadLibc } from '../../src/serial/libc.ts'
 import { loadIdentity } from '../../src/trust/identity.ts'
 import { farport } from '../support/cli.ts'
 import { NatLab, type NatType, whyNoNatLab } from '../support/nat-lab.ts'
+import { ptyPair } from '../support/pty-pair.ts'
 import { TwoHomes } from '../support/two-homes.ts'
 
 interface Diagnosis {
@@ -21,6 +23,9 @@ async function doctor(...args: string[]): Promise<{ code: number | null; said: D
   const { code, stdout } = await farport(['doctor', ...args, '--json'])
   return { code, said: JSON.parse(stdout) as Diagnosis }
 }
+
+/** What the machine that runs the tests has no say in. */
+const ofThisMachine = ['disk', 'port', 'node', 'native']
 
 function about(said: Diagnosis, what: string): string[] {
   return said.findings
@@ -64,10 +69,42 @@ test('without a relay it says what can be said, and that nothing is wrong', asyn
   const { code, said } = await doctor('--home', homes.agentHome)
   assert.equal(code, 0)
   assert.deepEqual(
-    said.findings.map(({ about: what, verdict }) => `${verdict} ${what}`),
-    ['ok key', 'ok trust', 'ok clock', 'note relay'],
+    said.findings
+      .filter(({ about: what }) => !ofThisMachine.includes(what))
+      .map(({ about: what, verdict }) => `${verdict} ${what}`),
+    ['ok key', 'ok trust', 'ok home', 'ok clock', 'ok service', 'note relay'],
   )
   assert.equal(said.nat, undefined)
+})
+
+test('farport.yaml, who holds its devices, and the farport that runs', async () => {
+  await using homes = await TwoHomes.make()
+  const home = homes.agentHome
+  await using tty = ptyPair({ hold: false })
+  const holder = loadLibc().open(tty.slavePath)
+  try {
+    await writeFile(
+      join(home, 'farport.yaml'),
+      `listen: [/ip4/127.0.0.1/tcp/0]\nports:\n  a: ${tty.slavePath}\n  b: /dev/there-is-none\n`,
+    )
+    const up = homes.start(['up', '--home', home])
+    await up.event('ready')
+    const { code, said } = await doctor('--home', home)
+    assert.equal(code, 7)
+    assert.deepEqual(about(said, 'config'), [
+      `ok ${join(home, 'farport.yaml')} is fine; ports: 2 to share, 0 to use`,
+    ])
+    assert.match(about(said, 'service').join(), /^ok a farport runs as process \d+: 2 ports/)
+    const ports = about(said, 'port')
+    assert.ok(ports.includes('note /dev/there-is-none is not there; farport waits for it'))
+    const held = ports.find((finding) => finding.includes(tty.slavePath))
+    assert.match(held ?? '', new RegExp(`^bad .* is held by .*\\(process ${process.pid}\\)$`))
+  } finally {
+    loadLibc().close(holder)
+  }
+  const { code, said } = await doctor('--home', home)
+  assert.equal(code, 0)
+  assert.ok(about(said, 'port').includes(`ok ${tty.slavePath} may be opened`))
 })
 
 test('a relay that lets us in, one that does not, and one that is not there', async () => {
