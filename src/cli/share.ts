@@ -22,7 +22,7 @@ export const shareCommand = new Command('share')
   .description('share serial ports with the peers in trusted_peers')
   .argument(
     '<device...>',
-    'DEVICE[=NAME][,OPTION=VALUE...]: a path, better a /dev/serial/by-id link; rfc2217://HOST:PORT or tcp://HOST:PORT, a port of ' +
+    'DEVICE[=NAME][,OPTION=VALUE...]: a path, better a /dev/serial/by-id link; usb:VID:PID[:SERIAL]; rfc2217://HOST:PORT or tcp://HOST:PORT, a port of ' +
       'another serial server; or simulated:gps',
   )
   .option('--listen <addr...>', `multiaddrs to listen on, or none (default: ${DEFAULT_LISTEN.join(' ')})`)

@@ -218,10 +218,15 @@ const portNames = v.pipe(
 )
 
 const linkEntries = {
-  port: text((written) => {
-    const [, peer, port] = /^([^/]+)\/([^/]+)$/.exec(written) ?? []
-    return peer === undefined || port === undefined ? undefined : { peer, port }
-  }, 'is PEER/PORT, such as workshop/gps'),
+  port: v.pipe(
+    text((written) => {
+      const [, peer, port] = /^([^/]+)\/([^/]+)$/.exec(written) ?? []
+      return peer === undefined || port === undefined ? undefined : { peer, port }
+    }, 'is PEER/PORT, such as workshop/gps'),
+    v.description(
+      'PEER/PORT: the peer by its name in trusted_peers, the port by the name it is shared under',
+    ),
+  ),
   pty: v.exactOptional(v.pipe(path, v.description('a virtual serial port, found at this path'))),
   rfc2217: v.exactOptional(v.pipe(hostPort, v.description('a local RFC 2217 port at HOST:PORT'))),
   raw: v.exactOptional(

@@ -5,9 +5,11 @@ import type { PortDescription, PortSource } from './port.ts'
 import { type SimulatedOptions, simulatedPort } from './simulated.ts'
 import { parseTcpAddress } from './tcp-dial.ts'
 import { tcpPort } from './tcp-port.ts'
+import { usbPort } from './usb-port.ts'
 
 const SIMULATED = 'simulated:'
 const TCP = 'tcp://'
+const USB = 'usb:'
 
 /** COM1, and \\.\COM10 as Windows spells it inside. */
 const WINDOWS_PORT = /^(\\\\\.\\)?COM\d+$/i
@@ -19,8 +21,8 @@ interface PortSourceOptions extends SimulatedOptions {
 }
 
 /**
- * The port a person means: the path of a device, `tcp://HOST:PORT`, or `simulated:` and what to simulate. Looks at nothing yet: whether the
- * device is there shows in `present()` and `open()`.
+ * The port a person means: the path of a device, `usb:VID:PID[:SERIAL]`, `tcp://HOST:PORT`, or `simulated:` and what to
+ * simulate. Looks at nothing yet: whether the device is there shows in `present()` and `open()`.
  * @throws FarportError ERR_USAGE for what is neither.
  */
 export function portSource(spec: string, options: PortSourceOptions = {}): PortSource {
@@ -31,6 +33,7 @@ export function portSource(spec: string, options: PortSourceOptions = {}): PortS
     if (WINDOWS_PORT.test(spec)) return packagePort(spec, { platform })
     throw new FarportError('ERR_USAGE', `“${spec}” is no serial port: name one like COM3, or simulated:gps.`)
   }
+  if (spec.startsWith(USB) && platform === 'linux') return usbPort(spec)
   if (!spec.startsWith('/'))
     throw new FarportError(
       'ERR_USAGE',
