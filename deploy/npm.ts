@@ -39,6 +39,9 @@ async function dependencies(): Promise<Record<string, string>> {
   const lock = JSON.parse(await readFile(join(ROOT, 'package-lock.json'), 'utf8')) as {
     packages: Record<string, { version: string } | undefined>
   }
-  const versions = ['node', ...NATIVE, 'pino', 'valibot'].map((name) => [name, lock.packages[`node_modules/${name}`]?.version])
+  const versions = ['node', ...NATIVE, 'pino', 'valibot'].map((name) => [
+    name,
+    lock.packages[`node_modules/${name}`]?.version,
+  ])
   return Object.fromEntries(versions)
 }
