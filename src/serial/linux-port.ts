@@ -33,6 +33,8 @@ const RETRY_INTERVAL_MS = 250
 const LOOK_INTERVAL_MS = 15
 /** What keeps the looking up. */
 const WATCHED_EVENTS = ['lines', 'lineErrors', 'settings']
+/** More than the hardware of a port holds: a UART 16 to 256 bytes, a USB adapter some hundred. */
+const FIFO_BYTES = 1024
 const MAX_DRAIN_INTERVAL_MS = 20
 /** Start, data, parity and stop of one byte, about. */
 const BITS_PER_BYTE = 11
@@ -243,8 +245,16 @@ class LinuxPort extends FdDuplex implements SerialPort {
   async #driverDrained(signal?: AbortSignal): Promise<void> {
     const either = signal ? AbortSignal.any([signal, this.#closing.signal]) : this.#closing.signal
     // No tcdrain(): it would hold a thread of the pool for as long as flow control holds the line.
-    while (this.#ask((tty) => tty.isDrained()) === false) {
-      const byteMs = (1000 * BITS_PER_BYTE) / this.#settings.baudRate
+    let leavingSinceMs: number | undefined
+    for (;;) {
+      const output = this.#ask((tty) => tty.output())
+      if (output === undefined || output === 'sent') return
+      const { baudRate, outputFlow } = this.#settings
+      const byteMs = (1000 * BITS_PER_BYTE) / baudRate
+      // Some adapters never say that they have sent it all. Nothing but flow control holds it longer than it takes.
+      leavingSinceMs = output === 'leaving' ? (leavingSinceMs ?? performance.now()) : undefined
+      const leftMs = (leavingSinceMs ?? Number.NaN) + FIFO_BYTES * byteMs - performance.now()
+      if (outputFlow === 'none' && leftMs <= 0) return
       await delay(Math.min(Math.max(1, byteMs), MAX_DRAIN_INTERVAL_MS), undefined, { signal: either }).catch(
         () => either.throwIfAborted(),
       )

@@ -117,10 +117,11 @@ export class Tty {
     this.#libc.flush(this.fd, what)
   }
 
-  /** Whether all that was written is on the line, as far as the driver can tell. */
-  isDrained(): boolean {
-    if (this.#libc.outputQueue(this.fd) > 0) return false
-    return ifSupported(() => this.#libc.transmitterEmpty(this.fd)) ?? true
+  /** How far what was written has come: it waits in the driver, it is in the hardware, or it is on the line. */
+  output(): 'queued' | 'leaving' | 'sent' {
+    if (this.#libc.outputQueue(this.fd) > 0) return 'queued'
+    const empty = ifSupported(() => this.#libc.transmitterEmpty(this.fd)) ?? true
+    return empty ? 'sent' : 'leaving'
   }
 
   /** Puts back what was found, as far as the device is still there. The descriptor stays open. */

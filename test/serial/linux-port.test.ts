@@ -456,6 +456,23 @@ test('drain waits until the driver has sent everything; closing throws the rest 
   assert.ok(rig.driver.calls.includes('flush tx'))
 })
 
+test(
+  'drain does not wait for a transmitter that never says it is empty, unless flow control may hold it',
+  limits,
+  async () => {
+    await using rig = await withLines()
+    rig.driver.transmitterEmpty = false
+    await rig.port.configure({ baudRate: 115_200 })
+    await rig.port.drain()
+
+    await rig.port.configure({ outputFlow: 'rtscts' })
+    // Twice as long as it took before.
+    await assert.rejects(rig.port.drain({ signal: AbortSignal.timeout(200) }), { name: 'TimeoutError' })
+    rig.driver.transmitterEmpty = true
+    await rig.port.drain()
+  },
+)
+
 test('a device that goes while it is asked is absent, not an error', limits, async () => {
   await using pair = ptyPair()
   let gone = false

@@ -18,6 +18,8 @@ export class FakeDriver {
   }
   lowLatency = false
   unsent = 0
+  /** What the hardware says of its transmitter; undefined for a driver that can't ask it. */
+  transmitterEmpty: boolean | undefined = undefined
   /** The calls that change something, in order. */
   readonly calls: string[] = []
   readonly libc: Libc
@@ -51,6 +53,9 @@ export class FakeDriver {
         libc.setExclusive(fd, on)
       },
       outputQueue: () => driver.unsent,
+      transmitterEmpty(fd) {
+        return driver.transmitterEmpty ?? libc.transmitterEmpty(fd)
+      },
       flush(fd, what) {
         calls.push(`flush ${what}`)
         libc.flush(fd, what)
