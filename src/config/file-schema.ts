@@ -1,6 +1,6 @@
 /**
- * farport.yaml: what may stand in it, and what each key means. The descriptions are the manual: `farport config help` and
- * the man page are made of them.
+ * farport.yaml: what may stand in it, and what each key means. The descriptions are the manual: the man page
+ * and docs/config.md are made of them.
  */
 import * as v from 'valibot'
 import { parseLineFormat } from '../serial/line-format.ts'
@@ -70,9 +70,12 @@ const line = text((written) => {
   }
 }, 'is a line: data bits, parity and stop bits, as in 7E1, or with the speed in front, as in 9600-7E1')
 
-const outputs = keys({ dtr: v.exactOptional(flag), rts: v.exactOptional(flag) })
+const outputs = keys({
+  dtr: v.exactOptional(v.pipe(flag, v.description('true raises it, false lowers it; as the system left it'))),
+  rts: v.exactOptional(v.pipe(flag, v.description('the same'))),
+})
 
-/** What the device is sent, or a program is: text of one-byte characters, with \\r, \\n, \\t, \\0, \\\\ and \\xHH. */
+/** What the device is sent, or a program is: text of one-byte characters, with \r, \n, \t, \0, \\ and \xHH. */
 const MAX_STRING = 1024
 const bytesOfText = v.pipe(
   text(unescaped, 'is text of one-byte characters with escapes such as \\r, \\n and \\x1b'),
@@ -109,16 +112,22 @@ const until = text((written) => {
 
 const pack = keys({
   gap: v.exactOptional(
-    v.pipe(duration, v.minValue(1, 'is 1ms at least'), v.maxValue(MAX_GAP_MS, `is ${MAX_GAP_MS}ms at most`)),
+    v.pipe(
+      duration,
+      v.minValue(1, 'is 1ms at least'),
+      v.maxValue(MAX_GAP_MS, `is ${MAX_GAP_MS}ms at most`),
+      v.description('a piece ends where the line is silent for so long, both ways'),
+    ),
   ),
   size: v.exactOptional(
     v.pipe(
       bytes,
       v.minValue(1, 'is 1 at least'),
       v.maxValue(MAX_PIECE_BYTES, `is ${MAX_PIECE_BYTES} at most`),
+      v.description('what the device sends goes on in pieces of at most so many bytes'),
     ),
   ),
-  until: v.exactOptional(until),
+  until: v.exactOptional(v.pipe(until, v.description('what the device sends goes on in pieces that end so'))),
 })
 
 const MAX_WATCHERS = 16

@@ -1,0 +1,52 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { sharedPorts } from '../../src/daemon/shared-ports.ts'
+import { parseReset } from '../../src/serial/line-sequence.ts'
+
+test('what a port was told reaches what shares it', async () => {
+  const reset = parseReset('esp32')
+  assert.ok(reset)
+  const [port] = await sharedPorts([
+    {
+      name: 'told',
+      device: 'simulated:echo',
+      line: { baudRate: 19_200, dataBits: 7, parity: 'even', stopBits: 1 },
+      flow: 'rtscts',
+      onOpen: { dtr: true },
+      onClose: { rts: false },
+      openString: 'hi',
+      closeString: 'bye',
+      banner: 'welcome',
+      idleTimeoutMs: 100,
+      watchers: 4,
+      replayBytes: 5,
+      reset,
+      pack: { gapMs: 2 },
+    },
+  ])
+  const { source, ...told } = port ?? {}
+  assert.equal(source?.description.path, 'simulated:echo')
+  assert.deepEqual(told, {
+    name: 'told',
+    banner: 'welcome',
+    idleTimeoutMs: 100,
+    watchers: 4,
+    replayBytes: 5,
+    reset,
+    pack: { gapMs: 2 },
+    habits: {
+      settings: {
+        baudRate: 19_200,
+        dataBits: 7,
+        parity: 'even',
+        stopBits: 1,
+        outputFlow: 'rtscts',
+        inputFlow: 'rtscts',
+      },
+      openLines: { dtr: true },
+      closeLines: { rts: false },
+      openString: 'hi',
+      closeString: 'bye',
+    },
+  })
+})
