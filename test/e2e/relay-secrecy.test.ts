@@ -135,7 +135,14 @@ test('neither a relay nor who listens to its host learns what the peers say', {
     if (form === 'code') {
       const words = text.slice(4)
       secrets.addText(words)
-      for (const word of words.split('-')) if (word.length > 4) secrets.addText(word)
+      // Two that follow each other, not one alone: "version" is on the list, and in libp2p's greetings.
+      const [first, second, third] = words.split('-')
+      for (const between of ['-', ' ', ','])
+        for (const pair of [
+          [first, second],
+          [second, third],
+        ])
+          secrets.addText(pair.join(between))
       secrets.addBytes('code', parseCode(text).secret)
     } else {
       const { secret, inviteId } = decodeTicket(text, Date.now())
