@@ -1,6 +1,7 @@
 import { Socket } from 'node:net'
 import type { MultiaddrConnection, Transport, Upgrader } from '@libp2p/interface'
 import { type TCPComponents, tcp } from '@libp2p/tcp'
+import { giveShortWay } from './short-way.ts'
 
 /**
  * libp2p's TCP, over which what is sent in one turn leaves in one system call. By itself it writes each piece of a frame by
@@ -41,11 +42,18 @@ function cork(connection: MultiaddrConnection): MultiaddrConnection {
   if (!(socket instanceof Socket)) return connection
   const send = inside.sendData.bind(connection)
   inside.sendData = (data) => {
-    if (socket.writableCorked === 0) {
-      socket.cork()
-      process.nextTick(() => socket.uncork())
-    }
+    corkForThisTurn(socket)
     return send(data)
   }
+  giveShortWay(connection, (bytes) => {
+    corkForThisTurn(socket)
+    return socket.write(bytes)
+  })
   return connection
+}
+
+export function corkForThisTurn(socket: Socket): void {
+  if (socket.writableCorked > 0) return
+  socket.cork()
+  process.nextTick(() => socket.uncork())
 }

@@ -2,7 +2,6 @@ import { EventEmitter } from 'node:events'
 import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { setImmediate as turn } from 'node:timers/promises'
-import { noise } from '@chainsafe/libp2p-noise'
 import { generateKeyPairFromSeed } from '@libp2p/crypto/keys'
 import type { ComponentLogger, Connection, Libp2p, Upgrader } from '@libp2p/interface'
 import { peerIdFromString } from '@libp2p/peer-id'
@@ -19,6 +18,7 @@ import { toDuplex } from './duplex.ts'
 import { FrameError } from './frame-guard.ts'
 import { createGater, type OnRefused } from './gater.ts'
 import { KnownRelays } from './known-relays.ts'
+import { leanNoise } from './lean-noise.ts'
 import { libp2pLog } from './libp2p-log.ts'
 import { checkListenAddresses, listenFailure } from './listen.ts'
 import { watchNetwork } from './network-watch.ts'
@@ -111,7 +111,7 @@ export async function createOverlay(options: OverlayOptions): Promise<Overlay> {
         takesCallsFrom: (relayId) => knownRelays.isOurs(relayId),
       }),
     ],
-    connectionEncrypters: [noise()],
+    connectionEncrypters: [leanNoise()],
     streamMuxers: [boundedYamux()],
     connectionGater: createGater({
       admits,

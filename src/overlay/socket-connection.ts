@@ -2,6 +2,8 @@ import type { Socket } from 'node:net'
 import type { AbortOptions, ComponentLogger, Connection, Upgrader } from '@libp2p/interface'
 import { AbstractMultiaddrConnection, ipPortToMultiaddr } from '@libp2p/utils'
 import { FarportError } from '../errors.ts'
+import { corkForThisTurn } from './corked-tcp.ts'
+import { giveShortWay } from './short-way.ts'
 
 /** Noise takes two round trips; whoever is slower than this is not there, or not farport. */
 const HANDSHAKE_TIMEOUT_MS = 5_000
@@ -66,6 +68,10 @@ class SocketConnection extends AbstractMultiaddrConnection {
       log: logger.forComponent('farport:socket'),
     })
     this.#socket = socket
+    giveShortWay(this, (bytes) => {
+      corkForThisTurn(socket)
+      return socket.write(bytes)
+    })
     socket.setNoDelay(true)
     socket.on('data', (bytes) => this.onData(bytes))
     socket.on('drain', () => this.safeDispatchEvent('drain'))
@@ -80,10 +86,7 @@ class SocketConnection extends AbstractMultiaddrConnection {
     canSendMore: boolean
   } {
     const socket = this.#socket
-    if (socket.writableCorked === 0) {
-      socket.cork()
-      process.nextTick(() => socket.uncork())
-    }
+    corkForThisTurn(socket)
     let canSendMore = true
     for (const bytes of data) canSendMore = socket.write(bytes)
     return { sentBytes: data.byteLength, canSendMore }

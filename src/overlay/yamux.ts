@@ -2,6 +2,7 @@ import { yamux } from '@chainsafe/libp2p-yamux'
 import type { MessageStream, StreamMuxerFactory } from '@libp2p/interface'
 import { sayEarly } from './early-data.ts'
 import { FrameGuard, MAX_DATA_BYTES } from './frame-guard.ts'
+import { leanYamux } from './lean-yamux.ts'
 
 /** What all protocols together may have open on one connection, per direction. */
 const MAX_STREAMS = 1024
@@ -36,7 +37,7 @@ export function boundedYamux(): () => StreamMuxerFactory {
     createStreamMuxer(connection) {
       // Before the muxer, so that the guard's listener is called before the muxer's.
       watch(connection)
-      return sayEarly(factory.createStreamMuxer(connection))
+      return sayEarly(leanYamux(factory.createStreamMuxer(connection)))
     },
   })
 }
