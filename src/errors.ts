@@ -20,6 +20,8 @@ const ERROR_CODES = [
   'ERR_PROTOCOL',
   /** A channel ended and can't be resumed. */
   'ERR_CHANNEL_LOST',
+  /** A file that farport was asked to read is damaged or cut short. */
+  'ERR_DAMAGED',
   'ERR_INTERNAL',
 ] as const
 

@@ -13,7 +13,8 @@ const mayImport: Record<string, string[]> = {
   wire: [],
   stun: [],
   relay: ['wire', 'trust'],
-  config: ['serial'],
+  capture: [],
+  config: ['serial', 'capture'],
   import: ['config'],
   session: ['channel', 'rfc2217', 'telnet', 'serial', 'trust', 'wire'],
   lan: ['trust'],
@@ -21,6 +22,7 @@ const mayImport: Record<string, string[]> = {
   direct: ['overlay', 'lan', 'stun'],
   endpoints: ['session', 'serial'],
   daemon: [
+    'capture',
     'endpoints',
     'overlay',
     'direct',
@@ -33,7 +35,7 @@ const mayImport: Record<string, string[]> = {
     'config',
     'wire',
   ],
-  cli: ['daemon', 'config', 'import', 'serial', 'trust'],
+  cli: ['daemon', 'config', 'import', 'capture', 'endpoints', 'serial', 'trust'],
   library: ['daemon', 'session', 'serial', 'config'],
 }
 /** Folders that hold only protocol logic: no Node, no packages, not even our errors. */
@@ -49,7 +51,8 @@ const packagesOf: Record<string, RegExp> = {
   direct: /^(node:|valibot$)/,
   endpoints: /^node:/,
   // koffi for one datagram to systemd.
-  daemon: /^(node:|valibot$|koffi$)/,
+  daemon: /^(node:|valibot$|koffi$|prom-client$)/,
+  capture: /^node:/,
   config: /^(node:|valibot$|yaml$)/,
   import: /^(node:|yaml$)/,
   // tab's file that knows commander.

@@ -27,6 +27,7 @@ const exitCodes: Record<ErrorCode, number> = {
   ERR_UNFIT: EXIT.unfit,
   ERR_PROTOCOL: EXIT.failed,
   ERR_CHANNEL_LOST: EXIT.failed,
+  ERR_DAMAGED: EXIT.failed,
   ERR_INTERNAL: EXIT.failed,
 }
 

@@ -9,6 +9,8 @@ export function describeLink(event: Extract<DaemonEvent, { event: 'link' }>): st
       return `${event.port}: now ${event.path ?? 'on another path'}, ${event.roundTripMs} ms there and back`
     case 'down':
       return `${event.port}: ${event.reason}; trying again`
+    case 'absent':
+      return `${event.port}: its device has gone; waiting for it`
     case 'dropped':
       return `${event.port}: up to ${event.bytes} bytes could not be delivered in time and are dropped`
     case 'skipped':

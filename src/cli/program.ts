@@ -16,6 +16,7 @@ import { pingCommand } from './ping.ts'
 import { portsCommand } from './ports.ts'
 import { relayCommand } from './relay.ts'
 import { reloadCommand } from './reload.ts'
+import { replayCommand } from './replay.ts'
 import { revokeCommand } from './revoke.ts'
 import { shareCommand } from './share.ts'
 import { statusCommand } from './status.ts'
@@ -45,6 +46,7 @@ for (const command of [
   reloadCommand,
   configCommand,
   importCommand,
+  replayCommand,
   demoCommand,
 ]) {
   command

@@ -1,9 +1,13 @@
 import { basename } from 'node:path'
-import { Command } from 'commander'
+import { Command, Option } from 'commander'
 import { DEFAULT_LISTEN, type Share } from '../config/config.ts'
-import { parseShareOptions } from '../config/share-options.ts'
+import type { PortOptions } from '../config/file-schema.ts'
+import { shareOf } from '../config/load-config.ts'
+import { FAMILY_DEVICE, isFamilyName, isPortName } from '../config/port-name.ts'
+import { parseShareOptions, shareOptions } from '../config/share-options.ts'
 import type { DaemonEvent } from '../daemon/daemon.ts'
 import { FarportError } from '../errors.ts'
+import { isSearched } from '../serial/device-search.ts'
 import { trustLine } from './id.ts'
 import { listenOn } from './listen.ts'
 import { loopbackOption } from './loopback.ts'
@@ -18,11 +22,21 @@ interface ShareFlags extends CommonFlags {
   loopback?: number
 }
 
+/** What ports may be told, in the words of farport.yaml; as flags for all ports. */
+const OPTIONS = shareOptions().map(({ name, text, parts }) => {
+  const [first] = parts
+  const option = new Option(
+    `--${name} <${first === undefined ? 'value' : 'parts'}>`,
+    first === undefined ? text : `${text} (as ${first}=...)`,
+  )
+  return { name, option: option.helpGroup('Of all ports that do not say otherwise:') }
+})
+
 export const shareCommand = new Command('share')
   .description('share serial ports with the peers in trusted_peers')
   .argument(
     '<device...>',
-    'DEVICE[=NAME][,OPTION=VALUE...]: a path, better a /dev/serial/by-id link; usb:VID:PID[:SERIAL]; rfc2217://HOST:PORT or tcp://HOST:PORT, a port of ' +
+    'DEVICE[=NAME][,OPTION=VALUE...]: a path, better a /dev/serial/by-id link; usb:VID:PID[:SERIAL]; either with a *, where it is looked for; rfc2217://HOST:PORT or tcp://HOST:PORT, a port of ' +
       'another serial server; or simulated:gps',
   )
   .option('--listen <addr...>', `multiaddrs to listen on, or none (default: ${DEFAULT_LISTEN.join(' ')})`)
@@ -38,18 +52,21 @@ export const shareCommand = new Command('share')
   .addHelpText(
     'after',
     `
-Options of a port:
-  reset=esp32        run the reset of that board here when a client begins one; also esp32-usb, arduino-1200, off,
-                     or a sequence such as dtr-rts+/100ms/dtr+rts-/50ms/dtr-
-  pack.gap=2ms       what comes without so long a silence goes on in one piece, both ways
-  pack.size=256      what the device sends goes on in pieces of at most so many bytes
-  pack.until='\\n'    what the device sends goes on in pieces that end so
-
-As in /dev/ttyUSB0=board,reset=esp32 or '/dev/ttyS1=plc,pack.gap=4ms'. A comma in a path is written twice.`,
+What is said here of all ports can be said of one, behind its name: /dev/ttyUSB0=board,reset=esp32,line=115200-8N1 or
+/dev/ttyS1=plc,pack.gap=4ms,on-open.dtr=off. A comma in a path or a value is written twice. A name with a * is for all
+devices that are found: 'usb:0403:*=ftdi-*'.
+`,
   )
-  .action((devices: string[], flags: ShareFlags) =>
+  .action((devices: string[], flags: ShareFlags, command: Command) =>
     run(flags, async ({ home, output, log, signal }) => {
-      const shares = devices.map(parseShare)
+      const forAll = parseShareOptions(
+        OPTIONS.flatMap(({ name, option }) => {
+          const value = command.getOptionValue(option.attributeName())
+          return typeof value === 'string' ? [[name, value] as const] : []
+        }),
+        (name) => `--${name}`,
+      )
+      const shares = devices.map((device) => parseShare(device, forAll, home))
       const report = (event: DaemonEvent) => output.event(event.event, event, describe(event))
       const names = new Set<string>()
       for (const { name } of shares) {
@@ -91,6 +108,8 @@ As in /dev/ttyUSB0=board,reset=esp32 or '/dev/ttyS1=plc,pack.gap=4ms'. A comma i
     }),
   )
 
+for (const { option } of OPTIONS) shareCommand.addOption(option)
+
 function describe(event: DaemonEvent): string | undefined {
   switch (event.event) {
     case 'absent':
@@ -114,7 +133,7 @@ function nameOf(device: string): string {
  * device or a value is written twice. Of several `=` the last before an option separates the name, so a device whose path
  * holds one needs a NAME; udev lets by-id names hold `=`, but no comma.
  */
-function parseShare(text: string): Share {
+function parseShare(text: string, forAll: PortOptions, home: string): Share {
   const [port = '', ...words] = fieldsOf(text)
   const at = port.lastIndexOf('=')
   const device = at === -1 ? port : port.slice(0, at)
@@ -124,7 +143,9 @@ function parseShare(text: string): Share {
       'ERR_USAGE',
       `"${text}" names no device: write DEVICE or DEVICE=NAME, then options, as in /dev/ttyUSB0=board,reset=esp32`,
     )
-  if (!/^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$/.test(name))
+  if (isFamilyName(name) && !isSearched(device))
+    throw new FarportError('ERR_USAGE', `${device} ${FAMILY_DEVICE}`)
+  if (!isPortName(name))
     throw new FarportError(
       'ERR_USAGE',
       `"${name}" can't be a port's name: up to 64 letters, digits, - _ and . are allowed; write ${device}=NAME`,
@@ -138,7 +159,7 @@ function parseShare(text: string): Share {
       )
     return [option, value] as const
   })
-  return { name, device, ...parseShareOptions(options) }
+  return shareOf(name, { device, ...forAll, ...parseShareOptions(options, (option) => `${option}=`) }, home)
 }
 
 /** What single commas separate; of two, one stays. */

@@ -1,10 +1,10 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Command } from 'commander'
 import { callDaemon } from '../daemon/control-client.ts'
-import { type DaemonStatus, summarize } from '../daemon/status.ts'
+import type { DaemonStatus } from '../daemon/status.ts'
 import { FarportError } from '../errors.ts'
 import { type CommonFlags, run } from './run.ts'
-import { table } from './table.ts'
+import { drawStatus } from './status-text.ts'
 
 interface StatusFlags extends CommonFlags {
   watch?: true
@@ -35,51 +35,15 @@ export const statusCommand = new Command('status')
       }
       if (!flags.watch) {
         const status = await ask()
-        return output.result(status, draw(status))
+        return output.result(status, drawStatus(status))
       }
+      let before: DaemonStatus | undefined
       while (!signal.aborted) {
         const status = await ask()
         if (output.json) output.event('status', status)
-        else process.stdout.write(`${process.stdout.isTTY ? REDRAW : ''}${draw(status)}`)
+        else process.stdout.write(`${process.stdout.isTTY ? REDRAW : ''}${drawStatus(status, before)}`)
+        before = status
         await sleep(REFRESH_MS, undefined, { signal }).catch(() => {})
       }
     }),
   )
-
-function draw(status: DaemonStatus): string {
-  const { peerId, pid, uptimeMs, ports, links, relays, peers } = status
-  const blocks = [
-    `${peerId}, process ${pid}, up ${duration(uptimeMs)}: ${summarize(status)}\n`,
-    ports.length > 0 &&
-      table(
-        ['port', 'state', 'held by', 'watching', 'device'],
-        ports.map(({ name, state, holder = '', watchers, device }) => [
-          ...[name, state, holder, watchers > 0 ? `${watchers}` : '', device],
-        ]),
-      ),
-    links.length > 0 &&
-      table(
-        ['link', 'state', 'path', 'at', ''],
-        links.map(({ port, state, path = '', at, reason = '' }) => [port, state, path, at, reason]),
-      ),
-    peers.length > 0 &&
-      table(
-        ['peer', 'path', 'address'],
-        peers.map(({ name, path, address }) => [name, path, address]),
-      ),
-    relays.length > 0 &&
-      table(
-        ['relay', 'state', ''],
-        relays.map(({ address, state, reason = '' }) => [address, state, reason]),
-      ),
-  ]
-  return blocks.filter((block) => block !== false).join('\n')
-}
-
-function duration(ms: number): string {
-  const minutes = Math.floor(ms / 60_000)
-  if (minutes < 60) return `${minutes} min`
-  return minutes < 48 * 60
-    ? `${Math.floor(minutes / 60)} h ${minutes % 60} min`
-    : `${Math.floor(minutes / 1440)} days`
-}

@@ -1,3 +1,4 @@
+import type { CaptureOptions } from '../capture/capture-file.ts'
 import type { LineFormat } from '../serial/line-format.ts'
 import type { ResetProfile } from '../serial/line-sequence.ts'
 import type { Packing } from '../serial/packer.ts'
@@ -21,6 +22,8 @@ export interface Config {
    * not before the path through the relay has been there for so long.
    */
   readonly loopback?: { readonly afterMs: number }
+  /** Where Prometheus finds this farport's metrics; by default nowhere. Port 0 is any free one. */
+  readonly metrics?: { readonly host: string; readonly port: number }
   readonly shares: readonly Share[]
   readonly links: readonly Link[]
   /** Keep trying when a link's peer or port is not there at the start, instead of failing. */
@@ -61,6 +64,8 @@ export interface Share {
   readonly reset?: ResetProfile
   /** How bytes are gathered on their way, both ways; by default they are not. */
   readonly pack?: Packing
+  /** Where what passes is written. */
+  readonly capture?: CaptureOptions
 }
 
 /** A local endpoint joined to a port of a peer. */

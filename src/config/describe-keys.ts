@@ -1,5 +1,6 @@
 import { getDescription } from 'valibot'
 import { fileSchema } from './file-schema.ts'
+import { KEY_EXAMPLES } from './key-examples.ts'
 
 /** A key of farport.yaml, for a manual. */
 export interface DescribedKey {
@@ -7,6 +8,8 @@ export interface DescribedKey {
   readonly key: string
   readonly text: string
   readonly mayBeLeftOut: boolean
+  /** A value as it would stand in the file. */
+  readonly example?: string
 }
 
 /** What of a valibot schema leads to further keys. */
@@ -29,7 +32,8 @@ function* walk(node: Node, at: string): Generator<DescribedKey> {
     const key = at === '' ? name : `${at}.${name}`
     const inner = entry.wrapped ?? entry
     const text = getDescription(inner as unknown as Parameters<typeof getDescription>[0]) ?? ''
-    yield { key, text, mayBeLeftOut: entry.wrapped !== undefined }
+    const example = KEY_EXAMPLES[key.replace(/^defaults\./, 'ports.NAME.')]
+    yield { key, text, mayBeLeftOut: entry.wrapped !== undefined, ...(example && { example }) }
     yield* walk(inner, key)
   }
   if (item !== undefined) yield* walk(item, `${at}[]`)

@@ -3,12 +3,14 @@
  * and docs/config.md are made of them.
  */
 import * as v from 'valibot'
+import { CAPTURE_FORMATS } from '../capture/formats.ts'
+import { isSearched } from '../serial/device-search.ts'
 import { parseLineFormat } from '../serial/line-format.ts'
 import { parseReset, type ResetProfile } from '../serial/line-sequence.ts'
 import { MAX_GAP_MS, MAX_PIECE_BYTES, parseUntil } from '../serial/packer.ts'
+import { FAMILY_DEVICE, isFamilyName, isPortName } from './port-name.ts'
 import { parseBytes, parseDuration } from './units.ts'
 
-const NAME = /^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$/
 const LONGEST_RESUME_MS = 600_000
 const MAX_ENTRIES = 4096
 
@@ -130,6 +132,41 @@ const pack = keys({
   until: v.exactOptional(v.pipe(until, v.description('what the device sends goes on in pieces that end so'))),
 })
 
+/** The most that one file of a capture may grow to, and the most of them. */
+const LARGEST_CAPTURE_BYTES = 4 * 1024 ** 3
+const MAX_OLD_CAPTURES = 1000
+
+const capture = keys({
+  file: v.pipe(
+    v.string('is a path'),
+    v.nonEmpty('is a path'),
+    v.description('where: a path, from the home on where it does not begin with /'),
+  ),
+  format: v.exactOptional(
+    v.pipe(
+      v.picklist(CAPTURE_FORMATS, `is one of ${CAPTURE_FORMATS.join(', ')}`),
+      v.description('hex to read, asciicast for asciinema, pcapng for Wireshark; hex'),
+    ),
+  ),
+  rotate: v.exactOptional(
+    v.pipe(
+      bytes,
+      v.minValue(4096, 'is 4KiB at least'),
+      v.maxValue(LARGEST_CAPTURE_BYTES, 'is 4096MiB at most'),
+      v.description('a file that has grown so long becomes FILE.1, and a new one begins; 16MiB'),
+    ),
+  ),
+  keep: v.exactOptional(
+    v.pipe(
+      v.number('is a number'),
+      v.integer('is a whole number'),
+      v.minValue(0, 'is 0 at least'),
+      v.maxValue(MAX_OLD_CAPTURES, `is ${MAX_OLD_CAPTURES} at most`),
+      v.description('how many old files are kept, the oldest as FILE.5; 5'),
+    ),
+  ),
+})
+
 const MAX_WATCHERS = 16
 
 const LARGEST_REPLAY_BYTES = 1024 * 1024
@@ -195,22 +232,37 @@ function portOptions() {
   }
 }
 
+/** What a port may be told, besides its device. */
+export const portOptionsSchema = keys(portOptions())
+
+export type PortOptions = v.InferOutput<typeof portOptionsSchema>
+
 const portEntries = {
   device: v.pipe(
     v.string('is a device'),
     v.nonEmpty('names no device'),
     v.description(
-      'a path, better a /dev/serial/by-id link; usb:VID:PID[:SERIAL]; rfc2217://HOST:PORT; tcp://HOST:PORT; simulated:gps',
+      'a path, better a /dev/serial/by-id link; usb:VID:PID[:SERIAL]; either with *, where it is looked for; rfc2217://HOST:PORT; tcp://HOST:PORT; simulated:gps',
     ),
   ),
   ...portOptions(),
+}
+
+/** Not for all ports together, which would write to one file. */
+const captureEntry = {
+  capture: v.exactOptional(
+    v.pipe(
+      capture,
+      v.description('write what passes to a file: {file: gps.hex, format: hex}: docs/captures.md'),
+    ),
+  ),
 }
 
 const sharedPort = v.pipe(
   v.unknown(),
   // The short form: a name and its device.
   v.transform((value) => (typeof value === 'string' ? { device: value } : value)),
-  keys(portEntries),
+  keys({ ...portEntries, ...captureEntry }),
 )
 
 const PORTS = 'is a group of ports: name, colon, device'
@@ -220,10 +272,30 @@ const portNames = v.pipe(
   // valibot takes a list for a group whose keys are numbers.
   v.check((value) => !Array.isArray(value), PORTS),
   v.record(
-    v.pipe(v.string(), v.regex(NAME, 'is no name for a port: up to 64 letters, digits, - _ and .')),
+    v.pipe(
+      v.string(),
+      v.check(isPortName, 'is no name for a port: up to 64 letters, digits, - _ and ., or one * among them'),
+    ),
     sharedPort,
     PORTS,
   ),
+  v.rawCheck(({ dataset, addIssue }) => {
+    if (!dataset.typed) return
+    for (const [name, port] of Object.entries(dataset.value)) {
+      if (!isFamilyName(name)) continue
+      const wrong = (key: 'device' | 'capture', message: string) =>
+        addIssue({
+          message,
+          path: [
+            { type: 'object', origin: 'value', input: dataset.value, key: name, value: port },
+            { type: 'object', origin: 'value', input: port, key, value: port[key] },
+          ],
+        })
+      if (!isSearched(port.device)) wrong('device', FAMILY_DEVICE)
+      if (port.capture !== undefined)
+        wrong('capture', 'is one file, and a port with a * in its name is for many devices')
+    }
+  }),
 )
 
 const linkEntries = {
@@ -307,10 +379,23 @@ export const fileSchema = keys({
       v.description('be a relay for the peers that may relay'),
     ),
   ),
-  defaults: v.exactOptional(
-    v.pipe(keys(portOptions()), v.description('what holds for every port that does not say otherwise')),
+  metrics: v.exactOptional(
+    v.pipe(
+      hostPort,
+      v.description('answer Prometheus at http://HOST:PORT/metrics, such as 127.0.0.1:9464: docs/metrics.md'),
+    ),
   ),
-  ports: v.exactOptional(v.pipe(portNames, v.description('serial ports to share'))),
+  defaults: v.exactOptional(
+    v.pipe(portOptionsSchema, v.description('what holds for every port that does not say otherwise')),
+  ),
+  ports: v.exactOptional(
+    v.pipe(
+      portNames,
+      v.description(
+        'serial ports to share; a name with a * shares each device that there is, under its own name',
+      ),
+    ),
+  ),
   links: v.exactOptional(v.pipe(list(link, 'links'), v.description('ports of other machines, made local'))),
 })
 

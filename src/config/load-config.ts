@@ -1,4 +1,6 @@
 import { readFile } from 'node:fs/promises'
+import { resolve } from 'node:path'
+import type { CaptureOptions } from '../capture/capture-file.ts'
 import { FarportError } from '../errors.ts'
 import type { Packing } from '../serial/packer.ts'
 import { type Config, DEFAULT_LISTEN, type Endpoint, type Link, type Share } from './config.ts'
@@ -7,6 +9,7 @@ import type { ConfigFile } from './file-schema.ts'
 
 const DEFAULT_STUN: [number, number] = [3478, 3479]
 const DEFAULT_RESUME_MS = 30_000
+const DEFAULT_CAPTURE = { format: 'hex', rotate: 16 * 1024 ** 2, keep: 5 } as const
 
 /**
  * What a farport.yaml asks of a process.
@@ -30,8 +33,9 @@ export async function loadConfig(path: string, home: string): Promise<Config> {
 }
 
 function configOf(file: ConfigFile, home: string): Config {
-  const { listen, announce, relays, relay, defaults = {}, ports = {}, links = [] } = file
-  const shares = Object.entries(ports).map(([name, port]) => shareOf(name, { ...defaults, ...port }))
+  const { listen, announce, relays, relay, metrics } = file
+  const { defaults = {}, ports = {}, links = [] } = file
+  const shares = Object.entries(ports).map(([name, port]) => shareOf(name, { ...defaults, ...port }, home))
   // Who only uses ports of others calls them, and need not be called.
   const serves = shares.length > 0 || relay !== undefined
   return {
@@ -40,6 +44,7 @@ function configOf(file: ConfigFile, home: string): Config {
     ...(announce && { announce }),
     ...(relays && { relays }),
     ...(relay && { relay: relay.stun === false ? {} : { stunPorts: relay.stun ?? DEFAULT_STUN } }),
+    ...(metrics && { metrics }),
     shares,
     links: links.map(linkOf),
     wait: true,
@@ -49,8 +54,9 @@ function configOf(file: ConfigFile, home: string): Config {
 
 type FilePort = NonNullable<ConfigFile['ports']>[string]
 
-function shareOf(name: string, port: FilePort): Share {
-  const { device, line, flow, banner, watchers, replay, reset, pack } = port
+/** A port as the file has it, or the command line. */
+export function shareOf(name: string, port: FilePort, home: string): Share {
+  const { device, line, flow, banner, watchers, replay, reset, pack, capture } = port
   const { 'on-open': onOpen, 'on-close': onClose, 'idle-timeout': idleTimeoutMs } = port
   const { 'open-string': openString, 'close-string': closeString } = port
   return {
@@ -68,6 +74,7 @@ function shareOf(name: string, port: FilePort): Share {
     ...(replay !== undefined && { replayBytes: replay }),
     ...(reset?.profile && { reset: reset.profile }),
     ...(pack && { pack: packingOf(pack) }),
+    ...(capture && { capture: captureOf(capture, home) }),
   }
 }
 
@@ -77,6 +84,11 @@ function packingOf({ gap, size, until }: NonNullable<FilePort['pack']>): Packing
     ...(size !== undefined && { sizeBytes: size }),
     ...(until !== undefined && { until }),
   }
+}
+
+function captureOf(capture: NonNullable<FilePort['capture']>, home: string): CaptureOptions {
+  const { file, format, rotate, keep } = { ...DEFAULT_CAPTURE, ...capture }
+  return { path: resolve(home, file), format, rotateBytes: rotate, keep }
 }
 
 type FileLink = NonNullable<ConfigFile['links']>[number]

@@ -24,6 +24,8 @@ const ASIDE = '.c-'
 /** How long another start may take to come to its end, and how often we look. */
 const START_MS = 2_000
 const LOOK_MS = 10
+/** What is older was left by a start that was killed. */
+const ABANDONED_MS = 60 * 60 * 1000
 
 /**
  * Makes `server` the one that listens for this home. Disposing gives up the name, not the server.
@@ -44,6 +46,7 @@ export async function claimSocket(home: string, server: Server): Promise<AsyncDi
       await outlastRivals(home, basename(aside))
       if (await isLive(path)) throw inUse(home)
       await rename(mine, path)
+      await sweep(home)
       return nameOf(path, inode)
     } finally {
       await rm(aside, { recursive: true, force: true })
@@ -130,6 +133,17 @@ async function liveStarts(home: string, own: string): Promise<string[]> {
   for (const name of await readdir(home))
     if (name.startsWith(ASIDE) && name !== own && (await isLive(join(home, name, 's')))) live.push(name)
   return live
+}
+
+/** Removes what starts that were killed have left. One that may still be under way is let alone. */
+async function sweep(home: string): Promise<void> {
+  const names = await readdir(home).catch((): string[] => [])
+  for (const name of names) {
+    const aside = join(home, name)
+    const stats = name.startsWith(ASIDE) ? await lstat(aside).catch(() => undefined) : undefined
+    if (stats?.isDirectory() && Date.now() - stats.mtimeMs > ABANDONED_MS)
+      await rm(aside, { recursive: true, force: true }).catch(() => {})
+  }
 }
 
 /** The name, for as long as it is ours: one that somebody else has put in its place stays. */

@@ -1,5 +1,8 @@
 import type { Duplex } from 'node:stream'
 import { isDeepStrictEqual } from 'node:util'
+import packageJson from '../../package.json' with { type: 'json' }
+import type { CaptureOptions } from '../capture/capture-file.ts'
+import { Captures } from '../capture/captures.ts'
 import type { Config, Link, Share } from '../config/config.ts'
 import { machineName } from '../config/machine-name.ts'
 import { DirectPaths } from '../direct/direct-paths.ts'
@@ -23,6 +26,7 @@ import { listenControl } from './control.ts'
 import { controlMethods } from './control-methods.ts'
 import { checkLink, startLink } from './link.ts'
 import { type LinkStatus, Links } from './links.ts'
+import { MetricsEndpoint } from './metrics-endpoint.ts'
 import { type InviteEvent, type InviteRequest, type Joined, Pairing } from './pairing.ts'
 import { PeerNames } from './peer-names.ts'
 import { Peers } from './peers.ts'
@@ -30,7 +34,7 @@ import { RelayRole } from './relay-role.ts'
 import { byPeer, Relaying, relayAddresses, relaysToPeers, stunAtRelays } from './relaying.ts'
 import { openWanted, type RemotePortWanted } from './remote-port.ts'
 import { Rotation, type RotationReport } from './rotation.ts'
-import { sharedPorts } from './shared-ports.ts'
+import { SharedPorts } from './shared-ports.ts'
 import type { DaemonStatus, ReloadReport } from './status.ts'
 
 export type { InviteEvent, InviteRequest } from './pairing.ts'
@@ -180,18 +184,22 @@ export async function startDaemon(
   await overlay.handle(ROTATE_PROTOCOL, (stream, from) => void rotation.serve(stream, from))
   await rotation.resume()
   let current = config
-  let shared = await sharedPorts(config.shares, log)
-  for (const { name, source } of shared)
-    if (!(await source.present())) report({ event: 'absent', port: name, device: source.description.path })
+  const shared = await SharedPorts.start(config.shares.map(withoutCapture), { log })
+  for (const { port, device } of await shared.absent()) report({ event: 'absent', port, device })
+  // Closed behind the ports.
+  const captures = stack.use(new Captures(log))
+  await captures.become(capturesOf(config.shares))
   const host = stack.use(
     new PortHost({
-      ports: shared,
+      ports: shared.ports,
       rights: (peerId, port) => trust.rights(peerId, port),
       nameOf: (peerId) => names.of(peerId),
       tell: (event) => audit?.record(event),
+      tap: (...passing) => captures.record(...passing),
       log,
     }),
   )
+  stack.use(shared.follow((ports) => host.become(ports)))
   // Strangers who are let in to pair get no further than that.
   const trusted =
     (serve: (stream: Duplex, peerId: string, path: Path) => Promise<void>) =>
@@ -233,8 +241,8 @@ export async function startDaemon(
 
   const newLinks = (lasting: boolean, tell: (event: DaemonEvent) => void) =>
     new Links({
-      start: (link, toldOf) =>
-        startLink(link, { peers, report: toldOf, log: log.child({ link: `${link.peer}/${link.port}` }) }),
+      start: (link, watch) =>
+        startLink(link, { peers, ...watch, log: log.child({ link: `${link.peer}/${link.port}` }) }),
       report: (port, event) => tell({ event: 'link', port, ...event }),
       lasting,
       log,
@@ -255,6 +263,30 @@ export async function startDaemon(
     const ports = request.ports.length > 0 ? request.ports : wanted
     return strangers.invite({ ...request, ports }, tell, until)
   }
+
+  const linksNow = () => [links, ...guests].flatMap((some) => some.statuses())
+  const peersNow = (): DaemonStatus['peers'] => {
+    const roundTrips = host.roundTrips()
+    const used = linksNow()
+    return bestPaths(overlay.paths()).map(({ peerId, kind: path, remoteAddress: address }) => {
+      const name = names.of(peerId) ?? peerId
+      const ofLinks = used.filter(({ port }) => [name, peerId].includes(port.split('/')[0] as string))
+      const known = [roundTrips.get(peerId), ...ofLinks.map((link) => link.roundTripMs)]
+      const roundTripMs = Math.min(...known.filter((ms) => ms !== undefined))
+      return { name, peerId, path, address, ...(Number.isFinite(roundTripMs) && { roundTripMs }) }
+    })
+  }
+  const pathTo = (peerId: string) => {
+    const [best] = overlay.paths(peerId)
+    return best && { path: best.kind }
+  }
+
+  const metrics = stack.use(
+    new MetricsEndpoint({
+      source: { status: () => daemon.status(), peers: () => daemon.peers() },
+      log,
+    }),
+  )
 
   const parts = stack.move()
   const daemon: Daemon = {
@@ -291,43 +323,49 @@ export async function startDaemon(
       strangers.join(text, { ...options, relays: relayAddresses(asked, trust) }),
     rotate: (options, until) => rotation.rotate(options, until),
     status: async () => ({
+      version: packageJson.version,
       peerId: overlay.peerId,
       pid: process.pid,
       uptimeMs: Math.round(performance.now() - startedAtMs),
       addresses: overlay.addresses(),
       ports: (await host.statuses()).map(({ holder, ...port }) => ({
         ...port,
+        ...captures.status(port.name),
         ...(holder !== undefined && { holder: names.of(holder) ?? holder }),
+        ...(holder !== undefined && pathTo(holder)),
       })),
-      links: [links, ...guests].flatMap((some) => some.statuses()),
-      relays: overlay
-        .relays()
-        .map(({ address, state, reason }) => ({ address, state, ...(reason !== undefined && { reason }) })),
-      peers: bestPaths(overlay.paths()).map(({ peerId, kind, remoteAddress }) => ({
-        ...{ name: names.of(peerId) ?? peerId, peerId },
-        ...{ path: kind, address: remoteAddress },
+      links: linksNow(),
+      relays: overlay.relays().map(({ peerId, address, state, reason }) => ({
+        ...{ address, state },
+        ...(names.of(peerId) !== undefined && { name: names.of(peerId) as string }),
+        ...(reason !== undefined && { reason }),
       })),
+      peers: peersNow(),
+      ...(metrics.status && { metrics: metrics.status }),
     }),
     isWell: () => overlay.isListening(),
     async become(next) {
-      const kept = shared.filter((_, i) =>
-        next.shares.some((share) => isDeepStrictEqual(share, current.shares[i])),
-      )
-      const isNew = (share: Share) => !current.shares.some((other) => isDeepStrictEqual(share, other))
-      const added = await sharedPorts(next.shares.filter(isNew), log)
-      const ports = { added: added.length, removed: shared.length - kept.length, kept: kept.length }
-      shared = [...kept, ...added]
+      const ports = await shared.become(next.shares.map(withoutCapture))
+      await captures.become(capturesOf(next.shares))
       const nextStart = AT_START.filter((key) => !isDeepStrictEqual(current[key], next[key]))
-      // In the order of `shared`.
-      const shares = shared.map(({ name }) => next.shares.find((share) => share.name === name) as Share)
-      current = { ...next, shares }
-      await host.become(shared)
+      current = next
+      await metrics.become(next.metrics)
       return { ports, links: await links.become(next.links), nextStart }
     },
     [Symbol.asyncDispose]: () => parts.disposeAsync(),
   }
+  await metrics.become(config.metrics)
   running.resolve(daemon)
   return daemon
+}
+
+/** As its users see it: they go on when only its capture changes. */
+function withoutCapture({ capture: _, ...share }: Share): Share {
+  return share
+}
+
+function capturesOf(shares: readonly Share[]): Map<string, CaptureOptions> {
+  return new Map(shares.flatMap(({ name, capture }) => (capture === undefined ? [] : [[name, capture]])))
 }
 
 /** What the overlay is built of. */

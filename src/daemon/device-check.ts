@@ -1,12 +1,14 @@
 import { basename } from 'node:path'
+import { deviceSearch, isSearched } from '../serial/device-search.ts'
 import type { DiscoveredPort } from '../serial/discovery.ts'
+import { remedyFor } from '../serial/port-holder.ts'
 import type { Finding } from './finding.ts'
 import type { Machine } from './machine.ts'
 
 export interface DevicesInQuestion {
   readonly machine: Machine
   readonly discovered: readonly DiscoveredPort[]
-  /** Paths that farport.yaml names: what keeps us from these has to be mended. */
+  /** What farport.yaml names, by path or by what is looked for: what keeps us from these has to be mended. */
   readonly configured: readonly string[]
   /** Who has a device open, as "minicom (process 4711)". */
   readonly holderOf: (path: string) => Promise<string | undefined>
@@ -16,12 +18,15 @@ export interface DevicesInQuestion {
 
 /** Which serial ports there are, whether we may open them, and who else has those that are to be shared. */
 export async function deviceFindings(devices: DevicesInQuestion): Promise<Finding[]> {
-  const { discovered, configured } = devices
+  const { discovered } = devices
+  const searched = await Promise.all(devices.configured.map((name) => lookFor(name, discovered)))
+  const configured = [...new Set(searched.flatMap(({ paths }) => paths))]
   const names = new Set(configured)
   const others = discovered.filter(({ path, byId, byPath }) =>
     [path, byId, byPath].every((name) => name === undefined || !names.has(name)),
   )
   const findings = await Promise.all([
+    ...searched.flatMap(({ finding }) => finding ?? []),
     ...configured.map((path) => examineConfigured(path, devices)),
     ...others.map(({ path }) => examineOther(path, devices.machine)),
   ])
@@ -29,6 +34,25 @@ export async function deviceFindings(devices: DevicesInQuestion): Promise<Findin
   return [
     { about: 'port', verdict: 'ok', text: 'no serial ports here, as on a machine that uses those of others' },
   ]
+}
+
+/** What a name stands for now, where it stands for what is looked for. */
+async function lookFor(
+  name: string,
+  discovered: readonly DiscoveredPort[],
+): Promise<{ paths: readonly string[]; finding?: Finding }> {
+  if (!isSearched(name)) return { paths: [name] }
+  const found = await deviceSearch(name, async () => [...discovered])()
+  if (found.length > 0) return { paths: found.map(({ path }) => path) }
+  return {
+    paths: [],
+    finding: {
+      about: 'port',
+      verdict: 'note',
+      text: `${name} finds no device now; farport waits for one`,
+      remedy: 'plug it in, or look for its name in the list that `farport ports` prints',
+    },
+  }
 }
 
 async function examineConfigured(path: string, devices: DevicesInQuestion): Promise<Finding> {
@@ -121,16 +145,6 @@ function missingDeviceAllow(major: number, path: string, unit: string): Finding 
 
 function systemdRemedy(major: number): string {
   return `type  sudo systemctl edit farport  and write under [Service]: DeviceAllow=char-${major} rw`
-}
-
-function remedyFor(holder: string, path: string): string {
-  const name = holder.split(' ', 1)[0] as string
-  if (name === 'ModemManager')
-    return 'type  sudo systemctl mask --now ModemManager  , or leave this adapter out by ENV{ID_MM_DEVICE_IGNORE}="1"'
-  if (name === 'brltty')
-    return 'type  sudo apt remove brltty  , which takes many adapters for Braille displays'
-  if (/getty|login/.test(name)) return `type  sudo systemctl disable --now serial-getty@${basename(path)}`
-  return 'end that program'
 }
 
 function groupOf(gid: number, groups: string): { name: string; members: string[] } | undefined {

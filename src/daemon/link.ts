@@ -10,18 +10,20 @@ import type { Logger } from '../log.ts'
 import type { SerialPort } from '../serial/port.ts'
 import { portSource } from '../serial/source.ts'
 import type { Listing } from '../session/listing.ts'
-import type { RemoteEvent } from '../session/remote.ts'
+import type { LinkWatch } from './links.ts'
 import type { Peers } from './peers.ts'
 import { openWanted } from './remote-port.ts'
 
-interface LinkOptions {
+interface LinkOptions extends LinkWatch {
   peers: Peers
-  report: (event: RemoteEvent) => void
   log: Logger
 }
 
 /** Makes a port of a peer appear where the link says. The peer is called when a program opens it. */
-export async function startLink(link: Link, { peers, report, log }: LinkOptions): Promise<LocalEndpoint> {
+export async function startLink(
+  link: Link,
+  { peers, report, released, meter, log }: LinkOptions,
+): Promise<LocalEndpoint> {
   const { wait = false } = link
   const over = Promise.withResolvers<never>()
   let taken: FarportError | undefined
@@ -35,12 +37,15 @@ export async function startLink(link: Link, { peers, report, log }: LinkOptions)
       over.reject(error)
       opened?.destroy(error)
     }
-    opened = await openWanted(link, { peers, report, onTaken, log }, until)
-    return opened
+    const port = await openWanted(link, { peers, report, onTaken, meter, log }, until)
+    port.once('close', released)
+    opened = port
+    return port
   }
   // A PTY tries again by itself, as long as a program has it open; a cable is there whether it leads anywhere or not.
   const patient = link.endpoint.type === 'serial' || (wait && link.endpoint.type !== 'pty')
-  const open: OpenPort = (until) => (patient ? waitFor(openOnce, report, until) : openOnce(until))
+  const asked = link.endpoint.type === 'pty' ? tellingWhy(openOnce, report, released) : openOnce
+  const open: OpenPort = (until) => (patient ? waitFor(asked, report, until) : asked(until))
   const endpoint = await startEndpoint(link, open, { report, log })
   const ended = Promise.race([endpoint.ended, over.promise])
   // Whoever waits for it is told; a disposal that comes first must not leave the rejection unheard.
@@ -63,6 +68,29 @@ const PASSING: readonly ErrorCode[] = [
   'ERR_PEER_UNREACHABLE',
   'ERR_CHANNEL_LOST',
 ]
+
+/** For a local end that asks again by itself as long as a program waits: what is awaited is told, each reason once. */
+function tellingWhy(open: OpenPort, report: LinkOptions['report'], released: () => void): OpenPort {
+  let told: string | undefined
+  const onGivenUp = () => {
+    told = undefined
+    released()
+  }
+  return async (until) => {
+    until.addEventListener('abort', onGivenUp, { once: true })
+    try {
+      const port = await open(until)
+      told = undefined
+      until.removeEventListener('abort', onGivenUp)
+      return port
+    } catch (error) {
+      const reason = error instanceof Error ? error.message : String(error)
+      if (!until.aborted && reason !== told) report({ state: 'down', reason })
+      told = reason
+      throw error
+    }
+  }
+}
 
 async function waitFor(
   open: OpenPort,

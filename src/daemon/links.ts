@@ -2,15 +2,23 @@ import { isDeepStrictEqual } from 'node:util'
 import type { Link } from '../config/config.ts'
 import type { LocalEndpoint } from '../endpoints/endpoint.ts'
 import type { Logger } from '../log.ts'
-import type { RemoteEvent } from '../session/remote.ts'
+import type { RemoteEvent, RemoteMeter } from '../session/remote.ts'
 
 /** Pause before a link that could not be made is tried again, the first and the longest. */
 const FIRST_RETRY_MS = 1_000
 const LAST_RETRY_MS = 30_000
 
+/** Where a link tells how it is. */
+export interface LinkWatch {
+  report: (event: RemoteEvent) => void
+  /** No program uses the port any more. */
+  released: () => void
+  meter: RemoteMeter
+}
+
 export interface LinksOptions {
   /** Makes the local end. */
-  start: (link: Link, report: (event: RemoteEvent) => void) => Promise<LocalEndpoint>
+  start: (link: Link, watch: LinkWatch) => Promise<LocalEndpoint>
   /** What was told of a link, by `peer/port`. */
   report: (port: string, event: RemoteEvent) => void
   /** Whether a local end that can't be had is tried for again and again, as a service does, or is an error. */
@@ -24,11 +32,22 @@ export interface LinkStatus {
   /** Where local programs find it, or were to. */
   readonly at: string
   /** `idle` while no program uses it. */
-  readonly state: 'failed' | 'idle' | 'up' | 'down'
-  /** Why it is `failed` or `down`. */
+  readonly state: 'failed' | 'idle' | 'up' | 'waiting' | 'down'
+  /** Why it is `failed` or `down`, or what is awaited. */
   readonly reason?: string
   readonly path?: 'direct' | 'relayed'
+  readonly roundTripMs?: number
+  /** Bytes of data since the link was made, as all that follows. */
+  readonly toDevice: number
+  readonly fromDevice: number
+  /** Bytes that may not have reached the device, because the connection was lost for too long. */
+  readonly dropped: number
+  /** How often the connection was lost, and had again, while a program used the port. */
+  readonly reconnects: number
 }
+
+/** How the far port is, of all that was told of it. */
+type Remote = Extract<RemoteEvent, { state: 'up' | 'moved' | 'absent' | 'down' }>
 
 type Local =
   | { state: 'starting' }
@@ -39,7 +58,11 @@ type Local =
 interface Entry {
   readonly link: Link
   local: Local
-  remote: RemoteEvent | undefined
+  remote: Remote | undefined
+  /** A program has the port. */
+  hadPort: boolean
+  readonly counts: { dropped: number; reconnects: number }
+  readonly meter: RemoteMeter
 }
 
 /** The links of this process, which may change while it runs. */
@@ -64,7 +87,14 @@ export class Links implements AsyncDisposable {
 
   /** @throws FarportError when the local end can't be had, unless links are lasting */
   async add(link: Link): Promise<void> {
-    const entry: Entry = { link, local: { state: 'starting' }, remote: undefined }
+    const entry: Entry = {
+      link,
+      local: { state: 'starting' },
+      remote: undefined,
+      hadPort: false,
+      counts: { dropped: 0, reconnects: 0 },
+      meter: { toDevice: 0, fromDevice: 0 },
+    }
     this.#entries.push(entry)
     await this.#start(entry, FIRST_RETRY_MS)
   }
@@ -95,9 +125,17 @@ export class Links implements AsyncDisposable {
     const port = nameOf(entry.link)
     entry.local = { state: 'starting' }
     try {
-      const endpoint = await start(entry.link, (event) => {
-        entry.remote = event
-        report(port, event)
+      const endpoint = await start(entry.link, {
+        report: (event) => {
+          take(entry, event)
+          report(port, event)
+        },
+        released: () => {
+          entry.remote = undefined
+          entry.hadPort = false
+          delete entry.meter.roundTripMs
+        },
+        meter: entry.meter,
       })
       // Taken away meanwhile.
       if (this.#closed || !this.#entries.includes(entry)) return await endpoint[Symbol.asyncDispose]()
@@ -109,6 +147,28 @@ export class Links implements AsyncDisposable {
       const timer = setTimeout(() => void this.#start(entry, Math.min(2 * retryMs, LAST_RETRY_MS)), retryMs)
       entry.local = { state: 'failed', reason, timer, retryMs }
     }
+  }
+}
+
+function take(entry: Entry, event: RemoteEvent): void {
+  switch (event.state) {
+    case 'up':
+      if (entry.hadPort && entry.remote?.state === 'down') entry.counts.reconnects++
+      entry.hadPort = true
+      entry.remote = event
+      break
+    case 'moved':
+    case 'absent':
+    case 'down':
+      entry.remote = event
+      break
+    case 'dropped':
+      entry.counts.dropped += event.bytes
+      break
+    case 'skipped':
+      break
+    default:
+      event satisfies never
   }
 }
 
@@ -128,20 +188,29 @@ async function end(entry: Entry): Promise<void> {
   }
 }
 
-function statusOf({ link, local, remote }: Entry): LinkStatus {
+function statusOf({ link, local, remote, counts, meter }: Entry): LinkStatus {
   const port = nameOf(link)
   const at = local.state === 'ready' ? local.endpoint.address : placeOf(link)
-  if (local.state === 'failed') return { port, at, state: 'failed', reason: local.reason }
+  const { toDevice, fromDevice, roundTripMs } = meter
+  const sums = { toDevice, fromDevice, ...counts }
+  if (local.state === 'failed') return { port, at, state: 'failed', reason: local.reason, ...sums }
   switch (remote?.state) {
     case undefined:
-      return { port, at, state: 'idle' }
+      return { port, at, state: 'idle', ...sums }
     case 'up':
     case 'moved':
-      return { port, at, state: 'up', ...(remote.path && { path: remote.path }) }
+      return {
+        ...{ port, at, state: 'up' },
+        ...(remote.path && { path: remote.path }),
+        ...(roundTripMs !== undefined && { roundTripMs }),
+        ...sums,
+      }
+    case 'absent':
+      return { port, at, state: 'waiting', reason: 'its device is not there', ...sums }
     case 'down':
-      return { port, at, state: 'down', reason: remote.reason }
+      return { port, at, state: 'down', reason: remote.reason, ...sums }
     default:
-      return { port, at, state: 'up' }
+      return remote satisfies never
   }
 }
 

@@ -5,7 +5,7 @@ import type { LineFormat } from '../serial/line-format.ts'
 import type { SerialPort } from '../serial/port.ts'
 import { formatSettings } from '../serial/settings.ts'
 import { SERIAL_PROTOCOL } from '../session/hello.ts'
-import { openRemotePort, type RemoteEvent } from '../session/remote.ts'
+import { openRemotePort, type RemoteEvent, type RemoteMeter } from '../session/remote.ts'
 import type { Peers } from './peers.ts'
 
 /** A link without its local end. */
@@ -16,6 +16,8 @@ export interface RemotePortOptions {
   report: (event: RemoteEvent) => void
   /** Another has taken the port over; asked for again, it would be taken back. Without it the port fails with that. */
   onTaken?: (error: FarportError) => void
+  /** Kept true while the port is open. */
+  meter?: RemoteMeter
   log: Logger
 }
 
@@ -25,7 +27,7 @@ export interface RemotePortOptions {
  */
 export async function openWanted(
   wanted: RemotePortWanted,
-  { peers, report, onTaken, log }: RemotePortOptions,
+  { peers, report, onTaken, meter, log }: RemotePortOptions,
   signal: AbortSignal,
 ): Promise<SerialPort> {
   const { peer, port, resumeMs, mode = 'use', replayBytes, reset = true, line } = wanted
@@ -43,6 +45,7 @@ export async function openWanted(
       reset,
       onTaken: onTaken ?? ((error) => opened?.destroy(error)),
       report,
+      ...(meter && { meter }),
       log,
     },
     signal,

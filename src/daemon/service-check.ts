@@ -1,6 +1,7 @@
 import { configPath } from '../config/home.ts'
 import { loadConfig } from '../config/load-config.ts'
 import { FarportError } from '../errors.ts'
+import { isSearched } from '../serial/device-search.ts'
 import { callDaemon } from './control-client.ts'
 import type { Finding } from './finding.ts'
 import { type DaemonStatus, summarize } from './status.ts'
@@ -18,7 +19,9 @@ export async function checkConfig(
     const text = `${path} is fine; ports: ${shares.length} to share, ${links.length} to use`
     tell({ about: 'config', verdict: 'ok', text })
     const ends = links.map(({ endpoint }) => (endpoint.type === 'serial' ? endpoint.device : ''))
-    return [...shares.map(({ device }) => device), ...ends].filter((device) => device.startsWith('/'))
+    return [...shares.map(({ device }) => device), ...ends].filter(
+      (device) => device.startsWith('/') || isSearched(device),
+    )
   } catch (error) {
     if (!(error instanceof FarportError)) throw error
     if ((error.cause as NodeJS.ErrnoException | undefined)?.code === 'ENOENT') return []

@@ -1,9 +1,12 @@
+import type { CaptureStatus } from '../capture/capture-file.ts'
 import type { Path, RelayStatus } from '../overlay/node.ts'
 import type { HostedPortStatus } from '../session/hosted-port.ts'
 import type { LinkStatus } from './links.ts'
 
 /** How a daemon is. */
 export interface DaemonStatus {
+  /** Of farport. */
+  readonly version: string
   readonly peerId: string
   readonly pid: number
   readonly uptimeMs: number
@@ -11,16 +14,33 @@ export interface DaemonStatus {
   readonly ports: readonly (Omit<HostedPortStatus, 'holder'> & {
     /** The name of who holds it, or the PeerID of one that has none any more. */
     readonly holder?: string
+    /** The best there is to the holder. */
+    readonly path?: Path['kind']
+    readonly capture?: CaptureStatus
   })[]
   readonly links: readonly LinkStatus[]
-  readonly relays: readonly Pick<RelayStatus, 'address' | 'state' | 'reason'>[]
+  readonly relays: readonly (Pick<RelayStatus, 'address' | 'state' | 'reason'> & {
+    /** As it is called in trusted_peers. */
+    readonly name?: string
+  })[]
   /** Whoever is connected now, over the best path to each. */
   readonly peers: readonly {
     readonly name: string
     readonly peerId: string
     readonly path: Path['kind']
     readonly address: string
+    /** Known while a port is used. */
+    readonly roundTripMs?: number
   }[]
+  /** Where metrics are, or were to be; absent where none are wanted. */
+  readonly metrics?: MetricsStatus
+}
+
+export interface MetricsStatus {
+  /** `http://127.0.0.1:9464/metrics`. */
+  readonly at: string
+  /** Why it can't be had there now. */
+  readonly reason?: string
 }
 
 /** What a new configuration has changed. */

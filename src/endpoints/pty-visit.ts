@@ -1,3 +1,4 @@
+import { once } from 'node:events'
 import type { Logger } from '../log.ts'
 import type { PurgeWhat, SerialPort } from '../serial/port.ts'
 import { formatSettings, type SerialSettings } from '../serial/settings.ts'
@@ -192,9 +193,11 @@ class Visit {
         this.#options.log.warn({ err }, 'the last bytes of a program were not sent')
     }
     const lower = this.#options.modemLines && this.#device.hangUpOnClose
-    if (lower && !port.destroyed)
-      await port
-        .setLines({ dtr: false, rts: false })
-        .catch((err) => this.#options.log.debug({ err }, 'could not drop the lines'))
+    if (!lower || port.destroyed) return
+    const lowered = port
+      .setLines({ dtr: false, rts: false })
+      .catch((err) => this.#options.log.debug({ err }, 'could not drop the lines'))
+    // The far end may be out of reach, and its answer as far away as the channel lives.
+    if (!until.aborted) await Promise.race([lowered, once(until, 'abort')])
   }
 }

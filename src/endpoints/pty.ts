@@ -110,7 +110,8 @@ export async function createPtyEndpoint(options: PtyOptions, open: OpenPort): Pr
           log[retryMs === FIRST_RETRY_MS ? 'warn' : 'debug']({ err, retryMs }, 'could not open the port')
         }
         await delay(retryMs, undefined, { signal: until }).catch(() => {})
-        if (until.aborted || (!always && device.vacant)) return undefined
+        if (!always && device.vacant) givenUp.abort()
+        if (until.aborted) return undefined
       }
     } finally {
       clearTimeout(hold)

@@ -203,6 +203,14 @@ export class Rfc2217Server {
     return this.#lineReport()
   }
 
+  /**
+   * Tells the peer to send neither data nor commands (true), or that it may again. Gives nothing to a peer without
+   * RFC 2217.
+   */
+  holdOff(on: boolean): Uint8Array | undefined {
+    return this.active ? this.#pass({ type: on ? 'suspend' : 'resume' }) : undefined
+  }
+
   /** Tells the peer of settings that someone else changed. Gives nothing to a peer without RFC 2217. */
   settings(inForce: Readonly<Partial<LineSettings>>): Uint8Array | undefined {
     if (!this.active) return undefined

@@ -12,6 +12,8 @@ export interface DiscoveredPort {
   byPath?: string
   driver?: string
   usb?: UsbIdentity
+  /** Which port of a USB device with several: `if01` by its interface, `port1` within that; absent for the first. */
+  usbPart?: string
 }
 
 interface DiscoveryOptions {
@@ -63,11 +65,15 @@ export async function listPorts(options: DiscoveryOptions = {}): Promise<Discove
 async function readHardware(
   tty: string,
   sys: string,
-): Promise<Pick<DiscoveredPort, 'driver' | 'usb'> | undefined> {
+): Promise<Omit<DiscoveredPort, 'path' | 'byId' | 'byPath'> | undefined> {
   const device = await realpath(join(tty, 'device')).catch(() => undefined)
   if (device === undefined || (await attribute(tty, 'type')) === NO_UART) return undefined
-  const [driver, usb] = await Promise.all([findDriver(device, sys), findUsb(device, sys)])
-  return { ...(driver && { driver }), ...(usb && { usb }) }
+  const [driver, usb, usbPart] = await Promise.all([
+    findDriver(device, sys),
+    findUsb(device, sys),
+    findUsbPart(device, sys),
+  ])
+  return { ...(driver && { driver }), ...(usb && { usb }), ...(usbPart && { usbPart }) }
 }
 
 /**
@@ -98,6 +104,19 @@ async function findUsb(device: string, sys: string): Promise<UsbIdentity | undef
       ...(manufacturer && { manufacturer }),
       ...(product && { product }),
     }
+  }
+  return undefined
+}
+
+/** As udev counts in the names of its links: by the interface, and by the port where a driver has several on one. */
+async function findUsbPart(device: string, sys: string): Promise<string | undefined> {
+  const port = Number(await attribute(device, 'port_number'))
+  for (const folder of upwards(device, sys)) {
+    const digits = await attribute(folder, 'bInterfaceNumber')
+    if (digits === undefined) continue
+    return (
+      [digits !== '00' && `if${digits}`, port > 0 && `port${port}`].filter(Boolean).join('-') || undefined
+    )
   }
   return undefined
 }

@@ -1,6 +1,8 @@
-import { stat } from 'node:fs/promises'
+import { realpath, stat } from 'node:fs/promises'
 import { setTimeout as delay } from 'node:timers/promises'
 import { FarportError } from '../errors.ts'
+import type { Logger } from '../log.ts'
+import { type DeviceLock, lockDevice } from './device-lock.ts'
 import { FdDuplex } from './fd-duplex.ts'
 import { isSystemError, type Libc, loadLibc } from './libc.ts'
 import { LineWatch } from './line-watch.ts'
@@ -13,7 +15,7 @@ import type {
   PurgeWhat,
   SerialPort,
 } from './port.ts'
-import { portHolder } from './port-holder.ts'
+import { describeProcess, portHolder, remedyFor } from './port-holder.ts'
 import { DEFAULT_SETTINGS, type SerialSettings } from './settings.ts'
 import { changedSettings } from './termios-settings.ts'
 import { GONE, isPty, type OpenedTty, openTty, type Tty, type Wanted } from './tty.ts'
@@ -25,6 +27,11 @@ export interface LinuxPortOptions {
   restoreLines?: boolean
   /** The C library; another one where a test plays the driver. */
   libc?: Libc
+  /** Where the device is now, looked for each time it is opened; it rejects while there is none. By default at its path. */
+  locate?: () => Promise<string>
+  /** Where lock files are; see device-lock.ts. */
+  lockFolder?: string
+  log?: Logger
 }
 
 /** An unplugged device is looked for this often. */
@@ -36,11 +43,14 @@ const WATCHED_EVENTS = ['lines', 'lineErrors', 'settings']
 /** More than the hardware of a port holds: a UART 16 to 256 bytes, a USB adapter some hundred. */
 const FIFO_BYTES = 1024
 const MAX_DRAIN_INTERVAL_MS = 20
+/** An `end()` gives up on what flow control, or the absence of the device, holds up for this long. */
+const END_STALL_MS = 5000
+const STALL_CHECK_INTERVAL_MS = 100
 /** Start, data, parity and stop of one byte, about. */
 const BITS_PER_BYTE = 11
 const ALL_LOW: InputLines = { cts: false, dsr: false, ri: false, dcd: false }
 
-type Device = { state: 'open'; tty: Tty } | { state: 'absent' }
+type Device = { state: 'open'; tty: Tty; lock: DeviceLock | undefined } | { state: 'absent' }
 
 /** A serial port of this machine: any tty that Linux has, by any path that leads to it. */
 export function linuxPort(path: string, options: LinuxPortOptions = {}): PortSource {
@@ -53,14 +63,13 @@ export function linuxPort(path: string, options: LinuxPortOptions = {}): PortSou
       const found = await stat(path).catch(() => undefined)
       return found?.isCharacterDevice() ?? false
     },
-    async open({ settings, signal }) {
+    async open({ settings, outputs = {}, signal }) {
       signal?.throwIfAborted()
       const libc = options.libc ?? loadLibc()
-      const wanted = { settings: { ...DEFAULT_SETTINGS, ...settings }, outputs: {} }
-      const opened = await openTty(libc, path, wanted).catch(async (error) => {
-        throw await namingHolder(error, path)
-      })
-      const port = new LinuxPort(libc, opened, describe(), options)
+      const wanted = { settings: { ...DEFAULT_SETTINGS, ...settings }, outputs }
+      const locate = options.locate ?? (async () => path)
+      const opened = await openLocked(libc, await locate(), wanted, options)
+      const port = new LinuxPort(libc, opened, outputs, describe(), { ...options, locate })
       if (signal?.aborted) {
         await port[Symbol.asyncDispose]()
         signal.throwIfAborted()
@@ -70,41 +79,90 @@ export function linuxPort(path: string, options: LinuxPortOptions = {}): PortSou
   }
 }
 
-async function namingHolder(error: unknown, path: string): Promise<unknown> {
-  if (!(error instanceof FarportError) || error.code !== 'ERR_PORT_BUSY') return error
-  const holder = await portHolder(path)
-  return holder === undefined
-    ? error
-    : new FarportError('ERR_PORT_BUSY', `${path} is in use by ${holder}.`, { cause: error })
+type Located = LinuxPortOptions & Required<Pick<LinuxPortOptions, 'locate'>>
+
+/** With the lock file that says so to other programs, where there can be one. */
+type LockedTty = OpenedTty & { lock?: DeviceLock }
+
+/** Before the device is opened, since that moves its lines. @throws FarportError as openTty() does */
+async function openLocked(
+  libc: Libc,
+  path: string,
+  wanted: Wanted,
+  { lockFolder, log }: LinuxPortOptions,
+): Promise<LockedTty> {
+  const isDevice = (await stat(path).catch(() => undefined))?.isCharacterDevice() ?? false
+  // openTty() says what is wrong with it.
+  if (!isDevice) return await openNamingHolder(libc, path, wanted)
+  const taken = await lockDevice(path, lockFolder)
+  switch (taken.state) {
+    case 'held':
+      throw new FarportError('ERR_PORT_BUSY', await heldMessage(path, taken))
+    case 'unavailable':
+      log?.info({ device: path, reason: taken.reason.message }, 'the device has no lock file')
+      return await openNamingHolder(libc, path, wanted)
+    case 'locked': {
+      const { lock } = taken
+      try {
+        return { ...(await openNamingHolder(libc, path, wanted)), lock }
+      } catch (error) {
+        await lock.undo()
+        throw error
+      }
+    }
+  }
+}
+
+async function heldMessage(path: string, { file, pid }: { file: string; pid: number | undefined }) {
+  if (pid === undefined)
+    return `${path} is locked by ${file}, which does not say by which program: remove that file if there is none.`
+  const holder = await describeProcess(pid)
+  return `${path} is in use by ${holder}, says ${file}: ${remedyFor(holder, await realpath(path))}.`
+}
+
+async function openNamingHolder(libc: Libc, path: string, wanted: Wanted): Promise<OpenedTty> {
+  try {
+    return await openTty(libc, path, wanted)
+  } catch (error) {
+    if (!(error instanceof FarportError) || error.code !== 'ERR_PORT_BUSY') throw error
+    const holder = await portHolder(path)
+    const message =
+      holder === undefined
+        ? `${path} is in use by another program: \`sudo fuser -v ${path}\` says which.`
+        : `${path} is in use by ${holder}: ${remedyFor(holder, await realpath(path))}.`
+    throw new FarportError('ERR_PORT_BUSY', message, { cause: error })
+  }
 }
 
 /** One opening of a Linux serial port. The stream below it lives on while devices come and go. */
 class LinuxPort extends FdDuplex implements SerialPort {
   readonly description: PortDescription
   readonly #libc: Libc
-  readonly #restoreLines: boolean
+  readonly #options: Located
   readonly #closing = new AbortController()
   #device: Device
 
   #settings: SerialSettings
   #outputs: OutputLines
   /** The lines that somebody has set: a device that comes back gets them again. */
-  #outputsSet: Partial<OutputLines> = {}
+  #outputsSet: Readonly<Partial<OutputLines>>
 
   #watch: LineWatch | undefined
   #looking: NodeJS.Timeout | undefined
 
   constructor(
     libc: Libc,
-    { tty, settings, outputs }: OpenedTty,
+    { tty, lock, settings, outputs }: LockedTty,
+    outputsSet: Readonly<Partial<OutputLines>>,
     description: PortDescription,
-    options: LinuxPortOptions,
+    options: Located,
   ) {
     super(libc)
     this.#libc = libc
-    this.#restoreLines = options.restoreLines ?? true
+    this.#options = options
+    this.#outputsSet = outputsSet
     this.description = { ...description, modemLines: tty.hasModemLines }
-    this.#device = { state: 'open', tty }
+    this.#device = { state: 'open', tty, lock }
     this.#settings = settings
     this.#outputs = outputs ?? { dtr: true, rts: true }
     this.once('finish', () => this.destroy())
@@ -162,6 +220,14 @@ class LinuxPort extends FdDuplex implements SerialPort {
     await this.#driverDrained(signal)
   }
 
+  /** Closes once the written bytes are out, or when none has left for some seconds. */
+  override end(...last: unknown[]): this {
+    const ends = this.writable
+    super.end(...(last as Parameters<FdDuplex['end']>))
+    if (ends) this.#closeWhenStalled().catch((error) => this.destroy(error))
+    return this
+  }
+
   override _final(done: (error?: Error | null) => void): void {
     this.#driverDrained().then(() => done(), done)
   }
@@ -170,8 +236,17 @@ class LinuxPort extends FdDuplex implements SerialPort {
     clearTimeout(this.#looking)
     this.#looking = undefined
     this.#closing.abort(error ?? portClosed())
+    const lock = this.#device.state === 'open' ? this.#device.lock : undefined
     if (this.#device.state === 'open') this.#device.tty.restore({ lines: this.#restoreLines })
-    super._destroy(error, done)
+    super._destroy(error, (failed) => {
+      if (lock === undefined) done(failed)
+      // Behind the close: until then the device is not free.
+      else void lock.release().then(() => done(failed))
+    })
+  }
+
+  get #restoreLines(): boolean {
+    return this.#options.restoreLines ?? true
   }
 
   #mustBeOpen(): void {
@@ -205,7 +280,9 @@ class LinuxPort extends FdDuplex implements SerialPort {
     if (this.#device.state === 'absent' || this.destroyed) return
     this.detach()
     // At once: while we hold it, the system can not give the returning device its old name.
-    this.#device.tty.close()
+    const { tty, lock } = this.#device
+    tty.close()
+    void lock?.release()
     this.#device = { state: 'absent' }
     if (this.#watch !== undefined) this.#look(this.#watch)
     this.emit('state', 'absent')
@@ -219,19 +296,25 @@ class LinuxPort extends FdDuplex implements SerialPort {
       if (signal.aborted) return
       const wanted = { settings: this.#settings, outputs: this.#outputsSet }
       // Whatever is in the way, a program or a missing right, may go away as well.
-      const opened = await openTty(this.#libc, this.description.path, wanted).catch(() => undefined)
-      if (opened !== undefined) return this.#resume(opened, wanted)
+      const opened = await this.#reopen(wanted).catch(() => undefined)
+      if (opened !== undefined) return await this.#resume(opened, wanted)
     }
   }
 
-  #resume({ tty, settings, outputs }: OpenedTty, wanted: Wanted): void {
+  async #reopen(wanted: Wanted): Promise<LockedTty> {
+    const { log: _told, ...options } = this.#options
+    return await openLocked(this.#libc, await this.#options.locate(), wanted, options)
+  }
+
+  async #resume({ tty, lock, settings, outputs }: LockedTty, wanted: Wanted): Promise<void> {
     if (this.destroyed) {
       tty.restore({ lines: this.#restoreLines })
       tty.close()
+      await lock?.release()
       return
     }
     const asked = { settings: this.#settings, outputs: this.#outputsSet }
-    this.#device = { state: 'open', tty }
+    this.#device = { state: 'open', tty, lock }
     this.#settings = settings
     this.#outputs = outputs ?? this.#outputs
     // What was asked for while the device was being opened.
@@ -239,6 +322,8 @@ class LinuxPort extends FdDuplex implements SerialPort {
     if (asked.outputs !== wanted.outputs) this.#setOutputs(asked.outputs)
     if (this.#device.state !== 'open') return
     this.emit('state', 'open')
+    // Another device may have come back than the one that went.
+    if (!sameSettings(this.#settings, asked.settings)) this.emit('settings', this.settings)
     this.attach(tty.fd)
   }
 
@@ -247,10 +332,11 @@ class LinuxPort extends FdDuplex implements SerialPort {
     // No tcdrain(): it would hold a thread of the pool for as long as flow control holds the line.
     let leavingSinceMs: number | undefined
     for (;;) {
+      either.throwIfAborted()
       const output = this.#ask((tty) => tty.output())
       if (output === undefined || output === 'sent') return
-      const { baudRate, outputFlow } = this.#settings
-      const byteMs = (1000 * BITS_PER_BYTE) / baudRate
+      const { outputFlow } = this.#settings
+      const byteMs = this.#byteMs
       // Some adapters never say that they have sent it all. Nothing but flow control holds it longer than it takes.
       leavingSinceMs = output === 'leaving' ? (leavingSinceMs ?? performance.now()) : undefined
       const leftMs = (leavingSinceMs ?? Number.NaN) + FIFO_BYTES * byteMs - performance.now()
@@ -259,6 +345,24 @@ class LinuxPort extends FdDuplex implements SerialPort {
         () => either.throwIfAborted(),
       )
     }
+  }
+
+  async #closeWhenStalled(): Promise<void> {
+    const { signal } = this.#closing
+    let leastBytes = Number.POSITIVE_INFINITY
+    let sinceMs = performance.now()
+    while (!this.destroyed) {
+      const bytes = this.writableLength + (this.#ask((tty) => tty.queuedBytes()) ?? 0)
+      if (bytes < leastBytes) sinceMs = performance.now()
+      leastBytes = Math.min(bytes, leastBytes)
+      const stallMs = Math.max(END_STALL_MS, FIFO_BYTES * this.#byteMs)
+      if (performance.now() - sinceMs >= stallMs) this.destroy()
+      else await delay(STALL_CHECK_INTERVAL_MS, undefined, { ref: false, signal }).catch(() => {})
+    }
+  }
+
+  get #byteMs(): number {
+    return (1000 * BITS_PER_BYTE) / this.#settings.baudRate
   }
 
   #startLooking(): void {

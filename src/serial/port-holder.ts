@@ -1,4 +1,7 @@
 import { readdir, readFile, readlink, realpath } from 'node:fs/promises'
+import { basename } from 'node:path'
+
+const THIS_PROCESS = 'this process'
 
 /**
  * Who has a device open, for a message to a person: "minicom (process 4711)". Undefined when /proc does not tell, as for
@@ -9,12 +12,24 @@ export async function portHolder(path: string): Promise<string | undefined> {
     const device = await realpath(path)
     const processes = (await readdir('/proc')).filter((name) => /^\d+$/.test(name))
     for (const pid of processes.filter((pid) => pid !== String(process.pid))) {
-      if (await hasOpen(pid, device)) return await describe(pid)
+      if (await hasOpen(pid, device)) return await describeProcess(pid)
     }
-    return (await countOpen(String(process.pid), device)) > 1 ? 'this process' : undefined
+    return (await countOpen(String(process.pid), device)) > 1 ? THIS_PROCESS : undefined
   } catch {
     return undefined
   }
+}
+
+/** What ends it, for that message: half a sentence that follows a colon. */
+export function remedyFor(holder: string, path: string): string {
+  const name = holder.split(' ', 1)[0] as string
+  if (holder === THIS_PROCESS) return 'farport shares it, or has joined it to another port, already'
+  if (name === 'ModemManager')
+    return 'type  sudo systemctl mask --now ModemManager  , or leave this adapter out by ENV{ID_MM_DEVICE_IGNORE}="1"'
+  if (name === 'brltty')
+    return 'type  sudo apt remove brltty  , which takes many adapters for Braille displays'
+  if (/getty|login/.test(name)) return `type  sudo systemctl disable --now serial-getty@${basename(path)}`
+  return 'end that program'
 }
 
 async function hasOpen(pid: string, device: string): Promise<boolean> {
@@ -27,7 +42,8 @@ async function countOpen(pid: string, device: string): Promise<number> {
   return targets.filter((target) => target === device).length
 }
 
-async function describe(pid: string): Promise<string> {
+/** "minicom (process 4711)" */
+export async function describeProcess(pid: string | number): Promise<string> {
   const name = await readFile(`/proc/${pid}/comm`, 'utf8').catch(() => '')
   return name === '' ? `process ${pid}` : `${name.trim()} (process ${pid})`
 }

@@ -122,8 +122,13 @@ export interface PortSource {
   /** Whether the device is there now, found out without opening it (opening can reset a board). */
   present(): Promise<boolean>
   /**
-   * Opens the port, exclusively where the system allows it.
+   * Opens the port, exclusively where the system allows it. `outputs` are lines to move at once: where opening raises them,
+   * they fall again as soon as the system lets one. Sources without such a moment leave that to `setLines()`.
    * @throws FarportError ERR_DEVICE_ABSENT when it is not there, ERR_PORT_BUSY when another program holds it.
    */
-  open(options: { settings?: Partial<SerialSettings>; signal?: AbortSignal }): Promise<SerialPort>
+  open(options: {
+    settings?: Partial<SerialSettings>
+    outputs?: Partial<OutputLines>
+    signal?: AbortSignal
+  }): Promise<SerialPort>
 }

@@ -1,5 +1,5 @@
 import type { DataBits, Parity, SerialSettings } from './settings.ts'
-import { CC, CFLAG, IFLAG, Termios2 } from './termios.ts'
+import { CC, CFLAG, IFLAG, LFLAG, Termios2 } from './termios.ts'
 
 const MAX_BAUD_RATE = 0xffff_ffff
 const XON = 0x11
@@ -17,9 +17,8 @@ const PARITY_FLAGS: Record<Parity, number> = {
 const ALL_PARITY = CFLAG.PARENB | CFLAG.PARODD | CFLAG.CMSPAR
 
 /**
- * Every byte passes as it is, both ways, and a read waits for one. A break is not a byte (IGNBRK), it is counted by the
- * driver; a byte with an error stays in the stream. The modem lines do not hold up the port (CLOCAL). What a hang-up does
- * (HUPCL) stays as found.
+ * Every byte passes as it is, both ways, and a read waits for one. The modem lines do not hold up the port (CLOCAL). What a
+ * hang-up does (HUPCL) stays as found.
  */
 export function makeRaw(termios: Termios2): void {
   termios.iflag = IFLAG.IGNBRK
@@ -31,6 +30,17 @@ export function makeRaw(termios: Termios2): void {
   termios.cc[CC.VTIME] = 0
   termios.cc[CC.VSTART] = XON
   termios.cc[CC.VSTOP] = XOFF
+}
+
+/**
+ * What is no byte of the device's stays out of the stream: serial drivers mark a break and an overrun by a zero byte. Raw
+ * as above they hand it on with the rest, past IGNBRK (TTY_DRIVER_REAL_RAW in n_tty.c). BRKINT makes the kernel look at
+ * the marks; its signal goes to nobody, since a port is nobody's terminal, and NOFLSH keeps it from throwing away what
+ * waits. A byte with an error stays as it is. All of them are counted by the driver.
+ */
+export function leaveOutMarks(termios: Termios2): void {
+  termios.iflag = (termios.iflag & ~IFLAG.IGNBRK) | IFLAG.BRKINT
+  termios.lflag |= LFLAG.NOFLSH
 }
 
 /**

@@ -114,6 +114,7 @@ export const LFLAG = {
   ICANON: 0o2,
   ECHO: 0o10,
   ECHONL: 0o100,
+  NOFLSH: 0o200,
   IEXTEN: 0o100000,
   /** The far side of a PTY does the line editing; with it the master is told of changes to termios. */
   EXTPROC: 0o200000,

@@ -1,11 +1,11 @@
 import { close as closeFd, constants, fstatSync, open as openFd, type Stats, statSync } from 'node:fs'
-import { promisify } from 'node:util'
+import { isDeepStrictEqual, promisify } from 'node:util'
 import { FarportError } from '../errors.ts'
 import { isSystemError, type Libc, type SerialCounters, SyscallError, TIOCM } from './libc.ts'
 import type { InputLines, OutputLines } from './port.ts'
 import type { SerialSettings } from './settings.ts'
-import { Termios2 } from './termios.ts'
-import { applySettings, makeRaw, readSettings, readStopBits } from './termios-settings.ts'
+import { CFLAG, Termios2 } from './termios.ts'
+import { applySettings, leaveOutMarks, makeRaw, readSettings, readStopBits } from './termios-settings.ts'
 
 /** The major numbers of Unix98 PTY slaves (Documentation/admin-guide/devices.txt). */
 const PTY_SLAVE_MAJORS = { first: 136, last: 143 }
@@ -38,7 +38,6 @@ export class Tty {
       lowLatency: ifSupported(() => libc.lowLatency(fd)),
       counters: ifSupported(() => libc.counters(fd)),
     }
-    if (this.#found.lowLatency === false) ifSupported(() => libc.setLowLatency(fd, true))
   }
 
   get hasModemLines(): boolean {
@@ -72,8 +71,10 @@ export class Tty {
 
   /** Raw, and `settings` as far as the device has them. Answers those in force. */
   setUp(settings: Readonly<SerialSettings>): SerialSettings {
+    if (this.#found.lowLatency === false) ifSupported(() => this.#libc.setLowLatency(this.fd, true))
     const termios = this.#found.termios.copy()
     makeRaw(termios)
+    leaveOutMarks(termios)
     applySettings(termios, settings, readSettings(termios))
     return this.#put(termios, settings)
   }
@@ -108,6 +109,17 @@ export class Tty {
     })
   }
 
+  /**
+   * Moves lines as soon as the device is open. Opening has raised them, and Linux has no way to prevent that: without HUPCL
+   * they only stay as the last program left them until then, and at speed 0 the first other speed raises them. So a line
+   * that is to be low has a short pulse. These lines count as found so: `restore()` does not raise them again.
+   */
+  begin(outputs: Readonly<Partial<OutputLines>>): void {
+    this.setOutputs(outputs)
+    const { modemLines } = this.#found
+    if (modemLines !== undefined) this.#found.modemLines = withOutputs(modemLines, outputs)
+  }
+
   /** Devices that know no break (some CDC adapters, PTYs) are left alone. */
   setBreak(on: boolean): void {
     ifSupported(() => this.#libc.setBreak(this.fd, on))
@@ -117,24 +129,36 @@ export class Tty {
     this.#libc.flush(this.fd, what)
   }
 
+  /** Written and not yet in the hardware. */
+  queuedBytes(): number {
+    return this.#libc.outputQueue(this.fd)
+  }
+
   /** How far what was written has come: it waits in the driver, it is in the hardware, or it is on the line. */
   output(): 'queued' | 'leaving' | 'sent' {
-    if (this.#libc.outputQueue(this.fd) > 0) return 'queued'
+    if (this.queuedBytes() > 0) return 'queued'
     const empty = ifSupported(() => this.#libc.transmitterEmpty(this.fd)) ?? true
     return empty ? 'sent' : 'leaving'
   }
 
-  /** Puts back what was found, as far as the device is still there. The descriptor stays open. */
+  /**
+   * Puts back what was found, as far as the device is still there, and throws away what has not left. The descriptor stays
+   * open.
+   */
   restore({ lines }: { lines: boolean }): void {
     const { termios, modemLines, lowLatency } = this.#found
     try {
-      // What flow control still holds up would keep close(2) waiting, up to 30 s.
-      if (this.#libc.outputQueue(this.fd) > 0) this.flush('tx')
-      ifSupported(() => this.#libc.setTermios(this.fd, termios))
+      if (this.queuedBytes() > 0) this.flush('tx')
+      // USB adapters keep it all the same, up to 4 KiB in the driver, and close(2) waits for it to leave, 30 s at most.
+      const held = this.output() !== 'sent' || this.#isHeldByCts()
+      // It must not leave at another speed, or because flow control is off.
+      if (!held) ifSupported(() => this.#libc.setTermios(this.fd, termios))
       if (lines && modemLines !== undefined)
         this.setOutputs({ dtr: (modemLines & TIOCM.DTR) !== 0, rts: (modemLines & TIOCM.RTS) !== 0 })
       if (lowLatency === false) ifSupported(() => this.#libc.setLowLatency(this.fd, false))
       ifSupported(() => this.#libc.setExclusive(this.fd, false))
+      // Root need not wait: a hang-up drops it.
+      if (held) ifSupported(() => this.#libc.hangUp(this.fd))
     } catch (error) {
       if (!isSystemError(error, ...GONE)) throw error
     }
@@ -143,6 +167,12 @@ export class Tty {
   /** In the pool: closing a UART waits for bytes that flow control holds up. */
   close(): void {
     closeFd(this.fd, () => {})
+  }
+
+  /** Bytes may be held in an adapter that can't be asked about them. */
+  #isHeldByCts(): boolean {
+    const { cflag } = this.#libc.termios(this.fd, this.#scratch)
+    return (cflag & CFLAG.CRTSCTS) !== 0 && this.lines()?.cts === false
   }
 
   #put(termios: Termios2, asked: Readonly<SerialSettings>): SerialSettings {
@@ -194,8 +224,12 @@ export async function openTty(libc: Libc, path: string, wanted: Wanted): Promise
     // Root gets past the mark of another program. On a PTY it may be left over from one that is gone.
     if (!tty.isPty && libc.isExclusive(fd)) throw busy(path)
     libc.setExclusive(fd, true)
+    tty.begin(wanted.outputs)
     const settings = tty.setUp(wanted.settings)
-    tty.setOutputs(wanted.outputs)
+    const outputs = tty.outputs()
+    // A driver raises both lines when the speed was 0 before.
+    if (outputs !== undefined && !isDeepStrictEqual(outputs, { ...outputs, ...wanted.outputs }))
+      tty.setOutputs(wanted.outputs)
     return { tty, settings, outputs: tty.outputs() }
   } catch (error) {
     await promisify(closeFd)(fd)
@@ -233,6 +267,13 @@ function isPtySlave({ rdev }: Stats): boolean {
   // Linux encodes a device number with the major number in bits 8 to 19.
   const major = (rdev >> 8) & 0xfff
   return major >= PTY_SLAVE_MAJORS.first && major <= PTY_SLAVE_MAJORS.last
+}
+
+/** Bits of TIOCM with the named lines as they are to be. */
+function withOutputs(bits: number, { dtr, rts }: Readonly<Partial<OutputLines>>): number {
+  const on = (dtr === true ? TIOCM.DTR : 0) | (rts === true ? TIOCM.RTS : 0)
+  const off = (dtr === false ? TIOCM.DTR : 0) | (rts === false ? TIOCM.RTS : 0)
+  return (bits & ~off) | on
 }
 
 /** What a driver lacks is not an error; that the device is gone is. */

@@ -16,6 +16,8 @@ export interface ConversationHandlers {
   news(inForce: InForce): void
   lines(lines: InputLines, changes: LineChanges): void
   lineErrors(errors: LineErrors): void
+  /** The server takes no data until `resumed`. */
+  suspended(): void
   /** The server takes data again. */
   resumed(): void
   /** A question waits for its answer, behind whatever comes from the device. */
@@ -221,6 +223,7 @@ export class Conversation {
           this.#log.debug({ reason: event.reason }, 'malformed telnet')
           break
         case 'suspend':
+          handlers.suspended()
           break
         case 'signature':
           break

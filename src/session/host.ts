@@ -25,6 +25,8 @@ export interface PortHostOptions {
   nameOf?: (peerId: string) => string | undefined
   /** Told what peers do, for whoever keeps account of it. */
   tell?: (event: HostEvent) => void
+  /** Shown what passes a port, byte by byte: they may change once it returns. */
+  tap?: HostedPortOptions['tap']
   log: Logger
 }
 
@@ -40,8 +42,15 @@ export class PortHost implements AsyncDisposable {
   readonly #log: Logger
   readonly #closing = new AbortController()
 
-  constructor({ ports, rights, nameOf = () => undefined, tell = () => {}, log }: PortHostOptions) {
-    const options = { rights, nameOf, tell, log }
+  constructor({
+    ports,
+    rights,
+    nameOf = () => undefined,
+    tell = () => {},
+    tap = () => {},
+    log,
+  }: PortHostOptions) {
+    const options = { rights, nameOf, tell, tap, log }
     this.#options = options
     this.#ports = new Map(ports.map((shared) => [shared.name, new HostedPort(shared, options)]))
     this.#rights = rights
@@ -100,6 +109,15 @@ export class PortHost implements AsyncDisposable {
   /** How each port is, for its owner. */
   async statuses(): Promise<HostedPortStatus[]> {
     return await Promise.all([...this.#ports.values()].map((port) => port.status()))
+  }
+
+  /** The shortest way there and back to each peer that uses a port, in milliseconds. */
+  roundTrips(): Map<string, number> {
+    const shortest = new Map<string, number>()
+    for (const port of this.#ports.values())
+      for (const { peerId, roundTripMs } of port.roundTrips())
+        shortest.set(peerId, Math.min(roundTripMs, shortest.get(peerId) ?? Number.POSITIVE_INFINITY))
+    return shortest
   }
 
   /** Ends every channel that the trust file no longer covers. */

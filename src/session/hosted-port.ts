@@ -5,14 +5,14 @@ import { FarportError } from '../errors.ts'
 import type { Logger } from '../log.ts'
 import type { ResetProfile } from '../serial/line-sequence.ts'
 import type { Packing } from '../serial/packer.ts'
-import type { PortSource, SerialPort } from '../serial/port.ts'
+import type { LineErrors, PortSource, SerialPort } from '../serial/port.ts'
 import { formatSettings } from '../serial/settings.ts'
 import type { Right } from '../trust/grants.ts'
 import { type Hello, welcome } from './hello.ts'
 import type { Listing } from './listing.ts'
 import type { PortHabits } from './port-habits.ts'
 import { type LinesChanged, servePort, type Traffic } from './serve.ts'
-import { type LineUse, SharedLine } from './shared-line.ts'
+import { type LineUse, SharedLine, type Tap } from './shared-line.ts'
 import { serveWatcher, WATCHER_BEHIND_BYTES } from './watch.ts'
 import { channelWindow } from './window.ts'
 
@@ -75,12 +75,26 @@ export interface HostedPortStatus {
   /** The PeerID of who holds it. */
   readonly holder?: string
   readonly watchers: number
+  /** Of the channel to its holder. */
+  readonly roundTripMs?: number
+  /** Bytes of data since the port is shared, as all that follows. */
+  readonly toDevice: number
+  readonly fromDevice: number
+  readonly lineErrors: Readonly<LineErrors>
+  /** How often the device was opened, */
+  readonly opens: number
+  /** and how often a peer began to use the port, or to watch it. */
+  readonly sessions: { readonly use: number; readonly watch: number }
+  /** Bytes that watchers missed because they were too slow. */
+  readonly skipped: number
 }
 
 export interface HostedPortOptions {
   rights: (peerId: string, port: string) => ReadonlySet<Right>
   nameOf: (peerId: string) => string | undefined
   tell: (event: PortEvent) => void
+  /** Shown what passes a port. */
+  tap: (port: string, ...passing: Parameters<Tap>) => void
   log: Logger
 }
 
@@ -112,6 +126,15 @@ interface Session {
   attempt: number
 }
 
+interface Served {
+  caller: Caller
+  mayReset: boolean
+  /** What the client holds by itself is too old after so long; so is what it had sent. */
+  staleMs: number
+  hurry: AbortSignal
+  log: Logger
+}
+
 type Hold =
   | { state: 'free' }
   /** The device is being opened, or taken from its last holder. */
@@ -125,6 +148,12 @@ export class HostedPort {
   readonly #line: SharedLine
   readonly #options: HostedPortOptions
   readonly #sessions = new Set<Session>()
+  readonly #tap: Tap = (...passing) => this.#options.tap(this.name, ...passing)
+  readonly #sessionCounts = { use: 0, watch: 0 }
+  /** Of holders that have left, and of those that have not. */
+  #toDevice = 0
+  readonly #traffic = new Set<Readonly<Traffic>>()
+  #skipped = 0
   /** Hellos that wait for the device. */
   readonly #attaching = new Set<Promise<Session>>()
   readonly #closing = new AbortController()
@@ -142,6 +171,12 @@ export class HostedPort {
       replayBytes: shared.replayBytes ?? REPLAY_BYTES,
       maxUsers: MAX_WATCHERS + 2,
       habits: shared.habits ?? {},
+      tap: this.#tap,
+      onState: (state) =>
+        options.log.warn(
+          { port: shared.name, device: shared.source.description.path },
+          state === 'absent' ? 'the device has gone; waiting for it' : 'the device is back',
+        ),
     })
   }
 
@@ -155,8 +190,7 @@ export class HostedPort {
     const watchers = this.#watchers
     return {
       name: this.name,
-      // A device that is open is not asked whether it is there.
-      state: held ? 'held' : watchers > 0 || (await source.present()) ? 'free' : 'absent',
+      state: held ? 'held' : (this.#isOpen ?? (await source.present())) ? 'free' : 'absent',
       may,
       description: source.description,
       ...(held && { holder: this.#holderFor(peerId, may) }),
@@ -167,14 +201,30 @@ export class HostedPort {
   /** How it is, for its owner: nothing is kept back. */
   async status(): Promise<HostedPortStatus> {
     const { name, source } = this.shared
-    const open = this.#sessions.size > 0
+    const open = this.#isOpen ?? (await source.present())
+    const used = this.#sessions.size > 0
     return {
       name,
       device: source.description.path,
-      state: open ? 'open' : (await source.present()) ? 'ready' : 'waiting',
+      state: open ? (used ? 'open' : 'ready') : 'waiting',
       ...(this.#holder !== undefined && { holder: this.#holder }),
       watchers: this.#watchers,
+      ...(this.#hold.state === 'held' && roundTripOf(this.#hold.session)),
+      toDevice: [...this.#traffic].reduce((sum, { toDevice }) => sum + toDevice, this.#toDevice),
+      fromDevice: this.#line.counts.fromDevice,
+      lineErrors: { ...this.#line.counts.errors },
+      opens: this.#line.counts.opens,
+      sessions: { ...this.#sessionCounts },
+      skipped: this.#skipped,
     }
+  }
+
+  /** How long the way to each peer that is here takes, there and back, where that is known. */
+  roundTrips(): { peerId: string; roundTripMs: number }[] {
+    return [...this.#sessions].flatMap((session) => {
+      const { roundTripMs } = roundTripOf(session)
+      return roundTripMs === undefined ? [] : [{ peerId: session.caller.peerId, roundTripMs }]
+    })
   }
 
   /** Puts the stream under the channel that the hello is about. @throws FarportError */
@@ -348,11 +398,23 @@ export class HostedPort {
     if (!watches) port.on('error', onError)
     const who = { ...caller, port: this.name, ...(watches && { mode: 'watch' as const }) }
     const openedAt = performance.now()
+    this.#sessionCounts[mode]++
+    const onSkipped = (bytes: number) => {
+      this.#skipped += bytes
+    }
     const served = watches
-      ? serveWatcher(channel, line, { replayBytes: hello.replay ?? Number.MAX_SAFE_INTEGER, log }).then(
-          ({ fromDevice, ...vain }) => ({ toDevice: 0, fromDevice, ...vain }),
-        )
-      : this.#serve(channel, line, { caller, mayReset: hello.reset ?? true, hurry: hurry.signal, log })
+      ? serveWatcher(channel, line, {
+          replayBytes: hello.replay ?? Number.MAX_SAFE_INTEGER,
+          onSkipped,
+          log,
+        }).then(({ fromDevice, ...vain }) => ({ toDevice: 0, fromDevice, ...vain }))
+      : this.#serve(channel, line, {
+          caller,
+          mayReset: hello.reset ?? true,
+          staleMs: hello.resumeMs,
+          hurry: hurry.signal,
+          log,
+        })
     line.start()
     const ended = served
       .catch((error: unknown) => {
@@ -384,11 +446,7 @@ export class HostedPort {
     return session
   }
 
-  async #serve(
-    channel: Channel,
-    line: LineUse,
-    { caller, mayReset, hurry, log }: { caller: Caller; mayReset: boolean; hurry: AbortSignal; log: Logger },
-  ) {
+  async #serve(channel: Channel, line: LineUse, { caller, mayReset, staleMs, hurry, log }: Served) {
     const { port } = line
     const { reset, pack } = this.shared
     const { rights, tell } = this.#options
@@ -400,6 +458,7 @@ export class HostedPort {
     channel.on('roundTrip', resize)
     this.#toldBusy.clear()
     const traffic: Traffic = { toDevice: 0, fromDevice: 0 }
+    this.#traffic.add(traffic)
     const { banner, idleTimeoutMs } = this.shared
     const idle =
       idleTimeoutMs === undefined ? undefined : watchIdle(traffic, idleTimeoutMs, () => this.#letGo(channel))
@@ -407,7 +466,9 @@ export class HostedPort {
       traffic,
       ...(banner !== undefined && { greeting: Buffer.from(banner, 'latin1') }),
       may: (right) => rights(caller.peerId, this.name).has(right),
+      onWrite: (bytes) => this.#tap('toDevice', bytes),
       leaveFlowing: true,
+      staleMs,
       hurry,
       ...(reset && mayReset && { reset }),
       ...(pack && { pack }),
@@ -423,6 +484,8 @@ export class HostedPort {
     })
     clearInterval(idle)
     port.off('settings', resize)
+    this.#traffic.delete(traffic)
+    this.#toDevice += traffic.toDevice
     await leave(port)
     return traffic
   }
@@ -448,6 +511,12 @@ export class HostedPort {
     const name = holder === undefined ? undefined : this.#options.nameOf(holder)
     const told = name !== undefined && (holder === asking || may.includes('steal'))
     return { you: holder === asking, ...(told && { name }) }
+  }
+
+  /** Undefined where nobody has it open. A device that is open is not asked whether it is there. */
+  get #isOpen(): boolean | undefined {
+    const [session] = this.#sessions
+    return session && session.port.state === 'open'
   }
 
   get #holder(): string | undefined {
@@ -497,6 +566,11 @@ export function notGranted(port: string): FarportError {
 /** A peer whose program died comes back with a new channel: it need not wait for its old one to expire. */
 function isGhostOf({ caller, channel }: Session, peerId: string): boolean {
   return caller.peerId === peerId && channel.state === 'detached'
+}
+
+function roundTripOf({ channel }: Session): { roundTripMs?: number } {
+  const { state, roundTripMs } = channel
+  return state === 'attached' && roundTripMs > 0 ? { roundTripMs } : {}
 }
 
 async function end({ channel, ended }: Session, why: string): Promise<void> {

@@ -20,7 +20,11 @@ export async function openBy(
   source: PortSource,
   signal: AbortSignal,
 ): Promise<SerialPort> {
-  const port = await source.open({ signal, ...(settings && { settings }) })
+  const port = await source.open({
+    signal,
+    ...(settings && { settings }),
+    ...(openLines && { outputs: openLines }),
+  })
   try {
     if (openLines) await port.setLines(openLines)
     if (openString) port.write(Buffer.from(openString, 'latin1'))

@@ -14,6 +14,7 @@ import type {
 } from '../serial/port.ts'
 import { DEFAULT_SETTINGS, type SerialSettings } from '../serial/settings.ts'
 import { Conversation, type Patience } from './conversation.ts'
+import type { Traffic } from './serve.ts'
 
 export interface Rfc2217PortOptions {
   /** How long a write waits for a server to come back before its bytes are dropped. */
@@ -24,8 +25,12 @@ export interface Rfc2217PortOptions {
   onDropped?: (bytes: number) => void
   /** The settings in force may be others now. */
   onSettings?: (settings: Readonly<SerialSettings>) => void
+  /** The device behind the server has gone (false), or is there again. */
+  onDevice?: (there: boolean) => void
   /** The port is being closed: no server is wanted any more. */
   onClosing?: () => void
+  /** Counted as bytes pass, for whoever wants to know meanwhile. */
+  traffic?: Traffic
   log: Logger
 }
 
@@ -64,15 +69,30 @@ const MAX_EARLY_CHUNKS = 8
 /** With less than this on its way, a request is heard by the server within a round trip. */
 const PROMPT_BYTES = 16 * 1024
 
+/** From then on each write waits this long: a program that writes without end must not keep a processor busy with it. */
+const DROP_PAUSE_MS = 500
+
+const ALL_LOW: InputLines = { cts: false, dsr: false, ri: false, dcd: false }
+const NO_CHANGES: LineChanges = { cts: 0, dsr: 0, ri: 0, dcd: 0 }
+
 /** Break, framing, parity and overrun of NOTIFY-LINESTATE: what is an error, and not just a full buffer. */
 const LINE_ERRORS_MASK = 0x1e
 
 type Line =
   | { state: 'opening' }
   | { state: 'live'; conversation: Conversation; outlet: Outlet }
+  /** A farport agent has lost its device, and puts all back that it knows of when it returns. Writes as below. */
+  | { state: 'away'; conversation: Conversation; outlet: Outlet; dropAt: number; missed: Missed }
   /** No server: what is written is held until `dropAt` (on the clock of `performance`), then dropped. */
   | { state: 'lost'; dropAt: number }
   | { state: 'closed' }
+
+/** What was asked for while the device was away; the server has not heard of it. */
+interface Missed {
+  settings: boolean
+  lines: boolean
+  break: boolean
+}
 
 /** A write that has to wait: for the server to resume, or to be there again. */
 interface Held {
@@ -90,9 +110,14 @@ interface Drain extends PromiseWithResolvers<void> {
  * A serial port behind an RFC 2217 server, whatever the stream to it runs over. It outlives its streams: whoever has made
  * one says `converse` and, once the server has agreed, `begin`; and `lose` when it is gone. On a new one settings, lines
  * and break are put back as they were set here.
+ *
+ * A farport agent whose device is unplugged says FLOWCONTROL-SUSPEND, which it has no other use for, and
+ * FLOWCONTROL-RESUME when the device is back. That is all it takes: its lines go low by NOTIFY-MODEMSTATE, and a client
+ * that knows of no unplugged devices just sends nothing meanwhile. Of another server it is flow control.
  */
 export class Rfc2217Port extends Duplex implements SerialPort {
   readonly #options: Rfc2217PortOptions
+  readonly #traffic: Traffic
   #line: Line = { state: 'opening' }
   /** The newest, whether the port is open on it or not. */
   #conversation: Conversation | undefined
@@ -101,7 +126,7 @@ export class Rfc2217Port extends Duplex implements SerialPort {
   #description: PortDescription = { path: '', modemLines: false }
   #settings: Readonly<SerialSettings> = DEFAULT_SETTINGS
   #outputs: Readonly<OutputLines> = { dtr: true, rts: true }
-  #lines: InputLines = { cts: false, dsr: false, ri: false, dcd: false }
+  #lines: InputLines = ALL_LOW
   #break = false
   /** Requests for lines so far: only the answer to the last one says how they are. */
   #linesAsked = 0
@@ -122,6 +147,7 @@ export class Rfc2217Port extends Duplex implements SerialPort {
   constructor(options: Rfc2217PortOptions) {
     super()
     this.#options = options
+    this.#traffic = options.traffic ?? { toDevice: 0, fromDevice: 0 }
     this.once('finish', () => this.destroy())
   }
 
@@ -134,6 +160,7 @@ export class Rfc2217Port extends Duplex implements SerialPort {
         news: (inForce) => this.#takeNews(inForce),
         lines: (lines, changes) => this.#takeLines(lines, changes),
         lineErrors: (errors) => void this.emit('lineErrors', errors),
+        suspended: () => this.#leave(),
         resumed: () => this.#flow(),
         asked: () => this.#listen(conversation),
         settled: () => {
@@ -170,9 +197,13 @@ export class Rfc2217Port extends Duplex implements SerialPort {
   /** The server is gone. */
   lose(): void {
     this.#conversation?.end()
-    if (this.#line.state !== 'live') return
-    this.#line = { state: 'lost', dropAt: performance.now() + this.#options.holdMs }
-    if (this.#held !== undefined) this.#hold(this.#held.bytes, this.#held.done)
+    const line = this.#line
+    if (line.state !== 'live' && line.state !== 'away') return
+    const { dropAt } = line.state === 'away' ? line : { dropAt: performance.now() + this.#options.holdMs }
+    this.#line = { state: 'lost', dropAt }
+    this.#takeLines(ALL_LOW, NO_CHANGES)
+    if (line.state === 'away') return
+    this.#holdAgain()
     this.emit('state', 'absent')
   }
 
@@ -201,6 +232,7 @@ export class Rfc2217Port extends Duplex implements SerialPort {
     // RFC 2217 sets both directions with one code: the other one has to be named to stay.
     const asked =
       change.outputFlow === undefined ? change : { inputFlow: this.#settings.inputFlow, ...change }
+    if (this.#line.state === 'away') this.#line.missed.settings = true
     this.#takeSettings(await this.#ask({ type: 'configure', change: asked }, asked))
     return this.#settings
   }
@@ -208,6 +240,7 @@ export class Rfc2217Port extends Duplex implements SerialPort {
   async setLines(change: Partial<OutputLines>): Promise<Readonly<OutputLines>> {
     if (Object.keys(change).length === 0) return this.#outputs
     const asked = ++this.#linesAsked
+    if (this.#line.state === 'away') this.#line.missed.lines = true
     this.#outputs = { ...this.#outputs, ...change }
     const { dtr, rts } = await this.#ask({ type: 'set-lines', change }, change)
     // A server that leaves it unanswered has a port without lines: its state is the one asked for.
@@ -218,6 +251,7 @@ export class Rfc2217Port extends Duplex implements SerialPort {
 
   async setBreak(on: boolean): Promise<void> {
     this.#break = on
+    if (this.#line.state === 'away') this.#line.missed.break = true
     await this.#ask({ type: 'set-break', on }, { break: on })
   }
 
@@ -227,7 +261,7 @@ export class Rfc2217Port extends Duplex implements SerialPort {
     if (what !== 'rx') {
       this.#purgeUpTo = this.#writtenBytes + this.writableLength
       this.#releaseHeld()
-      if (this.#line.state === 'live') this.#line.outlet.purge()
+      if (this.#line.state === 'live' || this.#line.state === 'away') this.#line.outlet.purge()
     }
     const answer = this.#ask({ type: 'purge', what }, {})
     if (what === 'rx' && stuck) {
@@ -277,8 +311,10 @@ export class Rfc2217Port extends Duplex implements SerialPort {
     }
     if (wanted.length === 0) finished()
     // A stream that dies with these bytes counts them itself; the port goes on.
-    else if (line.state === 'live' && !line.conversation.suspended) line.outlet.write(wanted, finished)
-    else this.#hold(bytes, done)
+    else if (line.state === 'live' && !line.conversation.suspended) {
+      this.#traffic.toDevice += wanted.length
+      line.outlet.write(wanted, finished)
+    } else this.#hold(bytes, done)
   }
 
   override async [Symbol.asyncDispose](): Promise<void> {
@@ -291,7 +327,8 @@ export class Rfc2217Port extends Duplex implements SerialPort {
   override _final(done: (error?: Error | null) => void): void {
     const line = this.#line
     this.#options.onClosing?.()
-    if (line.state !== 'live' || line.conversation.stream.destroyed) done()
+    const { stream } = this.#conversation ?? {}
+    if ((line.state !== 'live' && line.state !== 'away') || stream?.destroyed) done()
     else line.outlet.end(() => done())
   }
 
@@ -308,9 +345,14 @@ export class Rfc2217Port extends Duplex implements SerialPort {
 
   /** A new stream begins with the port as the server opens it; the program here still believes in what it set. */
   #restore(): void {
-    const again: Promise<unknown>[] = [this.configure(this.#settings)]
-    if (this.#linesAsked > 0) again.push(this.setLines(this.#outputs))
-    if (this.#break) again.push(this.setBreak(true))
+    this.#askAgain({ settings: true, lines: this.#linesAsked > 0, break: this.#break })
+  }
+
+  #askAgain(missed: Missed): void {
+    const again: Promise<unknown>[] = []
+    if (missed.settings) again.push(this.configure(this.#settings))
+    if (missed.lines) again.push(this.setLines(this.#outputs))
+    if (missed.break) again.push(this.setBreak(this.#break))
     for (const done of again) done.catch(() => {})
   }
 
@@ -333,11 +375,12 @@ export class Rfc2217Port extends Duplex implements SerialPort {
    */
   #receiveData(conversation: Conversation, bytes: Uint8Array): void {
     if (this.#purgesOfRx > 0 || conversation !== this.#conversation || this.destroyed) return
-    if (this.#line.state !== 'live') {
+    if (this.#line.state === 'opening' || this.#line.state === 'lost') {
       if (this.#early.length < MAX_EARLY_CHUNKS) this.#early.push(bytes)
       return
     }
     const full = this.readableLength + bytes.length > MAX_UNREAD_BYTES
+    if (!full) this.#traffic.fromDevice += bytes.length
     if (full) this.emit('lineErrors', { framing: 0, parity: 0, overrun: 1, break: 0 } satisfies LineErrors)
     else if (!this.push(bytes) && !(conversation.waits && this.#mayTakeMore)) conversation.stream.pause()
   }
@@ -401,19 +444,48 @@ export class Rfc2217Port extends Duplex implements SerialPort {
     }
   }
 
+  #leave(): void {
+    const line = this.#line
+    // Servers that are waited for with patience are not farport's.
+    if (line.state !== 'live' || this.#options.patience !== undefined) return
+    const { conversation, outlet } = line
+    const missed = { settings: false, lines: false, break: false }
+    this.#line = {
+      state: 'away',
+      conversation,
+      outlet,
+      dropAt: performance.now() + this.#options.holdMs,
+      missed,
+    }
+    this.#holdAgain()
+    this.#options.onDevice?.(false)
+    this.emit('state', 'absent')
+  }
+
   #flow(): void {
+    const line = this.#line
+    if (line.state === 'away') {
+      const { conversation, outlet, missed } = line
+      this.#line = { state: 'live', conversation, outlet }
+      this.#askAgain(missed)
+      this.#options.onDevice?.(true)
+      this.emit('state', 'open')
+    }
     if (this.#line.state === 'live') this.#line.outlet.resume()
     this.#releaseHeld()
+  }
+
+  /** From now on only for so long. */
+  #holdAgain(): void {
+    if (this.#held !== undefined) this.#hold(this.#held.bytes, this.#held.done)
   }
 
   #hold(bytes: Buffer, done: Held['done']): void {
     clearTimeout(this.#held?.timer)
     this.#held = { bytes, done }
-    if (this.#line.state === 'lost')
-      this.#held.timer = setTimeout(
-        () => this.#drop(),
-        Math.max(0, this.#line.dropAt - performance.now()),
-      ).unref()
+    if (this.#line.state !== 'lost' && this.#line.state !== 'away') return
+    const leftMs = this.#line.dropAt - performance.now()
+    this.#held.timer = setTimeout(() => this.#drop(), leftMs > 0 ? leftMs : DROP_PAUSE_MS).unref()
   }
 
   #releaseHeld(): void {
@@ -430,7 +502,8 @@ export class Rfc2217Port extends Duplex implements SerialPort {
     this.#held = undefined
     if (held === undefined) return
     clearTimeout(held.timer)
-    if (this.#line.state === 'lost') this.#options.onDropped?.(held.bytes.length)
+    if (this.#line.state === 'lost' || this.#line.state === 'away')
+      this.#options.onDropped?.(held.bytes.length)
     held.done(this.destroyed ? portClosed() : null)
   }
 }

@@ -9,7 +9,14 @@ import type { ServerRequest } from '../rfc2217/server-request.ts'
 import type { ResetProfile } from '../serial/line-sequence.ts'
 import { LineSequencer } from '../serial/line-sequencer.ts'
 import { Packer, type Packing } from '../serial/packer.ts'
-import type { InputLines, LineChanges, LineErrors, OutputLines, SerialPort } from '../serial/port.ts'
+import type {
+  InputLines,
+  LineChanges,
+  LineErrors,
+  OutputLines,
+  PortState,
+  SerialPort,
+} from '../serial/port.ts'
 import { formatSettings, type SerialSettings } from '../serial/settings.ts'
 import { EarlyAnswers } from './early-answers.ts'
 import { Rfc2217Port } from './rfc2217-port.ts'
@@ -31,6 +38,10 @@ export interface ServeOptions {
   pack?: Packing
   /** Counted as bytes pass, for whoever wants to know meanwhile. */
   traffic?: Traffic
+  /** What waits for a device that is unplugged is thrown away after so long. Left out, it waits as long as it takes. */
+  staleMs?: number
+  /** Told what goes to the port, as it does. */
+  onWrite?: (bytes: Uint8Array) => void
   /** Sent to the other end as if the device had, before anything else. */
   greeting?: Uint8Array
   log: Logger
@@ -44,6 +55,9 @@ export interface Traffic {
   toDevice: number
   fromDevice: number
 }
+
+/** Where the bytes go that are for the device: while it is away they are held first, and dropped when they are stale. */
+type ToDevice = { state: 'flowing' } | { state: 'held'; timer?: NodeJS.Timeout } | { state: 'dropped' }
 
 /** What is left to do on the port, in the order it came. */
 type Item =
@@ -88,11 +102,13 @@ class PortService {
   readonly #may: ServeOptions['may']
   readonly #onConfigured: ServeOptions['onConfigured']
   readonly #onLinesChanged: ServeOptions['onLinesChanged']
+  readonly #onWrite: ServeOptions['onWrite']
   readonly #leaveFlowing: boolean
   readonly #hurry: AbortSignal | undefined
   readonly #sequencer: LineSequencer | undefined
   readonly #packToDevice: Packer | undefined
   readonly #packFromDevice: Packer | undefined
+  readonly #staleMs: number | undefined
   readonly #log: Logger
   readonly #server = new Rfc2217Server({ signature: 'farport' })
   readonly #todo: Item[] = []
@@ -107,6 +123,8 @@ class PortService {
   /** From here on the port may be somebody else's. */
   #over = false
   #refusedBytes = 0
+  #toDevice: ToDevice = { state: 'flowing' }
+  #staleBytes = 0
 
   constructor(stream: Duplex, port: SerialPort, options: ServeOptions) {
     const { may, onConfigured, onLinesChanged, leaveFlowing = false, hurry, reset, pack, log } = options
@@ -118,7 +136,9 @@ class PortService {
     this.#onConfigured = onConfigured
     this.#onLinesChanged = onLinesChanged
     this.#leaveFlowing = leaveFlowing
+    this.#onWrite = options.onWrite
     this.#hurry = hurry
+    this.#staleMs = options.staleMs
     this.#log = log
     this.#sequencer =
       reset && new LineSequencer(port, reset, (sequence) => this.#onLinesChanged?.({ sequence }))
@@ -127,7 +147,7 @@ class PortService {
       pack?.gapMs === undefined
         ? undefined
         : new Packer({ gapMs: pack.gapMs }, (piece) => {
-            if (!port.destroyed) port.write(piece)
+            if (!port.destroyed) this.#writeNow(piece)
           })
     this.#packFromDevice = pack && new Packer(pack, (piece) => this.#sendData(piece))
     this.#early =
@@ -157,6 +177,8 @@ class PortService {
       .on('error', onOver)
     port.on('data', this.#onDeviceData).on('lines', this.#onLines).on('lineErrors', this.#onLineErrors)
     port.on('settings', this.#onSettings).on('error', onPortError).on('close', onPortClose)
+    port.on('state', this.#onState)
+    if (port.state === 'absent') this.#hold()
     if (stream.destroyed || stream.readableEnded) onOver()
     this.#send(this.#server.start())
     if (this.#greeting !== undefined) this.#send(this.#server.data(this.#greeting))
@@ -168,6 +190,8 @@ class PortService {
     this.#packFromDevice?.flush()
     await this.#finish()
     this.#over = true
+    port.off('state', this.#onState)
+    this.#letFlow()
     this.#sequencer?.[Symbol.dispose]()
     this.#packToDevice?.[Symbol.dispose]()
     this.#packFromDevice?.[Symbol.dispose]()
@@ -186,7 +210,8 @@ class PortService {
 
   /** Lets the port take what came before the end, but not for ever. */
   async #finish(): Promise<void> {
-    const timeout = AbortSignal.timeout(this.#stream.readableEnded ? LINGER_MS : SHORT_LINGER_MS)
+    const soon = this.#port.state === 'absent' || !this.#stream.readableEnded
+    const timeout = AbortSignal.timeout(soon ? SHORT_LINGER_MS : LINGER_MS)
     const signal = this.#hurry === undefined ? timeout : AbortSignal.any([timeout, this.#hurry])
     const late = signal.aborted ? undefined : once(signal, 'abort')
     await Promise.race([this.#working, late])
@@ -208,7 +233,7 @@ class PortService {
     for (const event of this.#server.push(chunk)) {
       switch (event.type) {
         case 'data':
-          if (!wanted) break
+          if (!wanted || this.#isStale(event.bytes)) break
           if (!this.#may('use')) this.#refusedBytes += event.bytes.length
           else if (this.#working === undefined && !this.#port.writableNeedDrain) this.#write(event.bytes)
           else this.#queue({ type: 'data', bytes: event.bytes, purges: this.#purges })
@@ -225,6 +250,7 @@ class PortService {
           break
         case 'active':
           this.#send(this.#server.modemState(this.#port.lines))
+          if (this.#port.state === 'absent') this.#tellState('absent')
           break
         case 'suspend':
           this.#port.pause()
@@ -397,6 +423,7 @@ class PortService {
   async #settle(): Promise<void> {
     const port = this.#port
     this.#packToDevice?.flush()
+    if (port.state === 'absent') return
     const bytes = port.writableLength + DRIVER_BUFFER
     const limitMs = Math.min(
       MAX_DRAIN_MS,
@@ -412,8 +439,13 @@ class PortService {
 
   #write(bytes: Uint8Array): void {
     this.traffic.toDevice += bytes.length
-    if (this.#packToDevice === undefined) this.#port.write(bytes)
+    if (this.#packToDevice === undefined) this.#writeNow(bytes)
     else this.#packToDevice.push(bytes)
+  }
+
+  #writeNow(bytes: Uint8Array): void {
+    this.#onWrite?.(bytes)
+    this.#port.write(bytes)
   }
 
   readonly #onDeviceData = (bytes: Uint8Array): void => {
@@ -433,6 +465,48 @@ class PortService {
 
   readonly #onLineErrors = (errors: LineErrors): void => {
     this.#send(this.#server.lineState(errors))
+  }
+
+  readonly #onState = (state: PortState): void => {
+    if (state === 'absent') this.#hold()
+    else this.#letFlow()
+    this.#tellState(state)
+  }
+
+  /** To a peer of ours FLOWCONTROL-SUSPEND says that the device is away; a program here notices that its writes wait. */
+  #tellState(state: PortState): void {
+    if (this.#stream instanceof Channel) this.#send(this.#server.holdOff(state === 'absent'))
+  }
+
+  #hold(): void {
+    this.#letFlow()
+    const ms = this.#staleMs
+    this.#toDevice = { state: 'held', ...(ms !== undefined && { timer: setTimeout(() => this.#drop(), ms) }) }
+  }
+
+  /** A machine must not get yesterday's commands when it is plugged in again. */
+  #drop(): void {
+    this.#toDevice = { state: 'dropped' }
+    this.#staleBytes += this.#bytesAhead + this.#port.writableLength
+    this.#forgetData()
+    this.#port.purge('tx').catch((error: Error) => this.#stream.destroy(error))
+  }
+
+  #isStale({ length }: Uint8Array): boolean {
+    if (this.#toDevice.state !== 'dropped') return false
+    this.#staleBytes += length
+    return true
+  }
+
+  #letFlow(): void {
+    if (this.#toDevice.state === 'held') clearTimeout(this.#toDevice.timer)
+    this.#toDevice = { state: 'flowing' }
+    if (this.#staleBytes > 0)
+      this.#log.warn(
+        { bytes: this.#staleBytes },
+        'bytes for a device that was away for too long were dropped',
+      )
+    this.#staleBytes = 0
   }
 
   readonly #onSettings = (settings: Readonly<SerialSettings>): void => {

@@ -1,4 +1,4 @@
-import type { PortSource, SerialPort } from '../serial/port.ts'
+import type { LineErrors, PortSource, PortState, SerialPort } from '../serial/port.ts'
 import type { SerialSettings } from '../serial/settings.ts'
 import { closeBy, openBy, type PortHabits } from './port-habits.ts'
 import { Replay } from './replay.ts'
@@ -22,16 +22,38 @@ interface SharedLineOptions {
   replayBytes: number
   maxUsers: number
   habits: PortHabits
+  /** Told when the open device goes away, and when it is back. */
+  onState: (state: PortState) => void
+  /** Shown what passes. */
+  tap: Tap
 }
 
+/** Shown the bytes of a device, as they come from it and go to it. They may change once it returns. */
+export type Tap = (direction: 'fromDevice' | 'toDevice', bytes: Uint8Array) => void
+
+/** What the device did since the line was made, whoever used it. Only ever rises. */
+export interface LineCounts {
+  /** Bytes it has sent while it was open. */
+  fromDevice: number
+  opens: number
+  readonly errors: LineErrors
+}
+
+const LINE_ERRORS = ['framing', 'parity', 'overrun', 'break'] as const
+
 /** What one user listens to on the port, generously. */
-const LISTENERS_PER_USER = 2
+const LISTENERS_PER_USER = 3
 
 /**
  * One device that several use at a time: opened for the first, closed behind the last. Whoever comes while another is there
  * gets it as it is, because opening a device can reset the board behind it.
  */
 export class SharedLine {
+  readonly counts: LineCounts = {
+    fromDevice: 0,
+    opens: 0,
+    errors: { framing: 0, parity: 0, overrun: 0, break: 0 },
+  }
   readonly #source: PortSource
   readonly #options: SharedLineOptions
   #device: Promise<OpenDevice> | undefined
@@ -64,10 +86,12 @@ export class SharedLine {
   }
 
   async #open(signal: AbortSignal): Promise<OpenDevice> {
-    const { replayBytes, maxUsers, habits } = this.#options
+    const { replayBytes, maxUsers, habits, onState, tap } = this.#options
     const port = await openBy(habits, this.#source, signal)
+    if (habits.openString) tap('toDevice', Buffer.from(habits.openString, 'latin1'))
+    port.on('state', onState)
     port.setMaxListeners(LISTENERS_PER_USER * maxUsers)
-    return new OpenDevice(port, new Replay(replayBytes), habits)
+    return new OpenDevice(port, new Replay(replayBytes), habits, this.counts, tap)
   }
 }
 
@@ -78,17 +102,29 @@ class OpenDevice {
   readonly #habits: PortHabits
   readonly #uses = new Set<LineUse>()
   readonly #listeners = new Set<OnSettings>()
-  readonly #keep = (bytes: Uint8Array) => this.#replay.push(bytes)
+  readonly #counts: LineCounts
+  readonly #tap: Tap
+  readonly #keep = (bytes: Uint8Array) => {
+    this.#counts.fromDevice += bytes.length
+    this.#replay.push(bytes)
+    this.#tap('fromDevice', bytes)
+  }
   #started = false
   #closing = false
 
-  constructor(port: SerialPort, replay: Replay, habits: PortHabits) {
+  constructor(port: SerialPort, replay: Replay, habits: PortHabits, counts: LineCounts, tap: Tap) {
     this.#port = port
     this.#replay = replay
     this.#habits = habits
+    this.#counts = counts
+    this.#tap = tap
+    counts.opens++
     this.closed = new Promise((resolve) => port.once('close', () => resolve()))
     // Its users hear of it, too; between two of them a failure must not end the process.
     port.on('error', () => {})
+    port.on('lineErrors', (errors) => {
+      for (const kind of LINE_ERRORS) counts.errors[kind] += errors[kind]
+    })
   }
 
   /** Undefined when the device is on its way out. */
@@ -119,6 +155,8 @@ class OpenDevice {
 
   async #close(): Promise<void> {
     this.#closing = true
+    const { closeString } = this.#habits
+    if (closeString && !this.#port.destroyed) this.#tap('toDevice', Buffer.from(closeString, 'latin1'))
     await closeBy(this.#habits, this.#port)
   }
 }

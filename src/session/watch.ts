@@ -3,13 +3,15 @@ import { FarportError } from '../errors.ts'
 import type { Logger } from '../log.ts'
 import { Rfc2217Server } from '../rfc2217/server.ts'
 import type { ServerRequest } from '../rfc2217/server-request.ts'
-import type { InputLines, LineChanges, LineErrors } from '../serial/port.ts'
+import type { InputLines, LineChanges, LineErrors, PortState } from '../serial/port.ts'
 import type { SerialSettings } from '../serial/settings.ts'
 import type { LineUse } from './shared-line.ts'
 
 export interface WatchOptions {
   /** So much of what the device sent before comes first. */
   replayBytes: number
+  /** Told of bytes that the watcher misses, as it does. */
+  onSkipped?: (bytes: number) => void
   log: Logger
 }
 
@@ -52,6 +54,7 @@ class Watching {
   readonly watched = { fromDevice: 0, skipped: 0, ignored: 0 }
   readonly #channel: Channel
   readonly #line: LineUse
+  readonly #onSkipped: (bytes: number) => void
   readonly #log: Logger
   readonly #server = new Rfc2217Server({ signature: 'farport' })
   #pace: Pace = 'live'
@@ -61,9 +64,10 @@ class Watching {
   /** The peer knows of a gap at the end of what it was sent. */
   #gapTold = false
 
-  constructor(channel: Channel, line: LineUse, { replayBytes, log }: WatchOptions) {
+  constructor(channel: Channel, line: LineUse, { replayBytes, onSkipped = () => {}, log }: WatchOptions) {
     this.#channel = channel
     this.#line = line
+    this.#onSkipped = onSkipped
     this.#log = log
     this.ended = this.#run(replayBytes)
   }
@@ -84,12 +88,14 @@ class Watching {
     this.#sendData(this.#line.replay.last(replayBytes))
     port.on('data', this.#onDeviceData).on('lines', this.#onLines).on('lineErrors', this.#onLineErrors)
     port.on('settings', this.#onSettings).on('error', onPortError).on('close', onPortClose)
+    port.on('state', this.#onState)
     const forget = this.#line.onConfigured(this.#onSettings)
 
     await over.promise
     forget()
     port.off('data', this.#onDeviceData).off('lines', this.#onLines).off('lineErrors', this.#onLineErrors)
     port.off('settings', this.#onSettings).off('error', onPortError).off('close', onPortClose)
+    port.off('state', this.#onState)
     channel.off('data', this.#onChunk).off('drain', onDrain)
     channel.off('end', onOver).off('close', onOver)
     const { ignored, skipped } = this.watched
@@ -112,6 +118,7 @@ class Watching {
           break
         case 'active':
           this.#send(this.#server.modemState(this.#line.port.lines))
+          if (this.#line.port.state === 'absent') this.#onState('absent')
           break
         case 'resume':
           this.#endGap()
@@ -154,6 +161,7 @@ class Watching {
     } else {
       this.watched.skipped += bytes.length
       this.#skippedBytes += bytes.length
+      this.#onSkipped(bytes.length)
     }
   }
 
@@ -181,6 +189,11 @@ class Watching {
 
   readonly #onSettings = (settings: Readonly<SerialSettings>): void => {
     this.#tell(this.#server.settings(settings))
+  }
+
+  /** Never skipped: nothing would set it right again. A watcher has nothing to send, so that is all it says. */
+  readonly #onState = (state: PortState): void => {
+    this.#send(this.#server.holdOff(state === 'absent'))
   }
 
   /** News that goes with the data, and is skipped with it. */

@@ -588,6 +588,7 @@ export function serialPortCompliance(name: string, make: () => Promise<Rig>, med
       assert.deepEqual(await away, ['absent'])
       assert.equal(port.state, 'absent')
       assert.equal(port.destroyed, false)
+      await until(() => Object.values(port.lines).every((on) => !on), 'every line is low')
       assert.deepEqual(await port.setLines({ dtr: true, rts: false }), { dtr: true, rts: false })
 
       const back = once(port, 'state')

@@ -127,7 +127,7 @@ test('each mistake is told with its line, its key, and what would be right', () 
     'farport.yaml:1:1: port: there is no such key: ports is meant?',
     'farport.yaml:4:3: ports.gps.device: is missing',
     'farport.yaml:4:9: ports.gps.devise: there is no such key: device is meant?',
-    'farport.yaml:5:3: ports.by the door: is no name for a port: up to 64 letters, digits, - _ and .',
+    'farport.yaml:5:3: ports.by the door: is no name for a port: up to 64 letters, digits, - _ and ., or one * among them',
     'farport.yaml:7:5: links.0.port: is PEER/PORT, such as workshop/gps',
     'farport.yaml:8:5: links.0.pty: is a whole path: it begins with /',
     'farport.yaml:9:26: links.1.resume: is a length of time, such as 500ms, 30s or 10m',
@@ -178,5 +178,23 @@ test('whatever stands in it, there is a configuration or a ConfigError', () => {
     fc.property(fc.array(fc.oneof(fc.constantFrom(...words), fc.string()), { maxLength: 30 }), (parts) => {
       complaints(parts.join(''))
     }),
+  )
+})
+
+test('a name with a * is for a device that is looked for', () => {
+  const several = ['ports:', '  "ftdi-*": usb:0403:*', "  '*': /dev/serial/by-id/usb-u-blox*"].join('\n')
+  assert.deepEqual(parseConfigFile(several, 'farport.yaml').ports, {
+    'ftdi-*': { device: 'usb:0403:*' },
+    '*': { device: '/dev/serial/by-id/usb-u-blox*' },
+  })
+  assert.deepEqual(complaints('ports:\n  gps-*: {line: 7E1, device: /dev/gps}\n  "a*b*": usb:0403:*\n'), [
+    'farport.yaml:3:3: ports.a*b*: is no name for a port: up to 64 letters, digits, - _ and ., or one * among them',
+  ])
+  assert.deepEqual(complaints('ports:\n  gps-*: {line: 7E1, device: /dev/gps}\n'), [
+    'farport.yaml:2:22: ports.gps-*.device: is one device, and a port with a * in its name is for many: usb:0403:* or /dev/serial/by-id/usb-FTDI* would be',
+  ])
+  assert.match(
+    complaints('ports: {gps-*: /dev/gps}')[0] ?? '',
+    /^farport\.yaml:1:9: ports\.gps-\*\.device: is one device/,
   )
 })

@@ -11,6 +11,7 @@ import {
   readFile,
   rename,
   rm,
+  utimes,
   writeFile,
 } from 'node:fs/promises'
 import { connect, createServer, type Socket } from 'node:net'
@@ -304,6 +305,18 @@ test('a start that was killed half-way is not in the way of the next', async (t)
   await writeFile(join(home, '.c-cccccc'), 'somebody else made this')
   await serve(t, home)
   assert.equal(await call(home), 'pong')
+})
+
+test('what killed starts have left goes once nobody can be starting there any more', async (t) => {
+  const home = await newHome(t)
+  for (const name of ['.c-aaaaaa', '.c-bbbbbb']) {
+    await mkdir(join(home, name))
+    await leaveStaleSocket(join(home, name), 's')
+  }
+  const twoHoursAgo = Date.now() / 1000 - 2 * 60 * 60
+  await utimes(join(home, '.c-aaaaaa'), twoHoursAgo, twoHoursAgo)
+  await serve(t, home)
+  assert.deepEqual(await readdir(home), ['.c-bbbbbb', 'control.sock'])
 })
 
 test('a start gives way to one that began before it and does not come to its end', async (t) => {

@@ -131,6 +131,23 @@ test('a port that is configured by its link is told once, and no port at all is 
   assert.equal((await only({}, { discovered: [], configured: [] })).verdict, 'ok')
 })
 
+test('a device that is looked for is examined by what is found, and waited for where nothing is', async () => {
+  const discovered = [
+    { path: USB0, usb: { vendorId: '0403', productId: '6001' } },
+    { path: '/dev/ttyUSB1', usb: { vendorId: '0403', productId: '6015' } },
+  ]
+  const holderOf = async () => 'minicom (process 4711)'
+  const told = await findings({}, { discovered, configured: ['usb:0403:*', 'usb:2341:*'], holderOf })
+  assert.deepEqual(
+    told.map(({ verdict, text }) => [verdict, text]),
+    [
+      ['note', 'usb:2341:* finds no device now; farport waits for one'],
+      ['bad', '/dev/ttyUSB0 is held by minicom (process 4711)'],
+      ['bad', '/dev/ttyUSB1 is held by minicom (process 4711)'],
+    ],
+  )
+})
+
 test('a Node out of range is named, with its range', () => {
   const verdictOf = (version: string) => runtimeFinding({ node: { version, path: '/n' } }).verdict
   assert.deepEqual(['23.9.0', '24.0.0', '25.1.0', '26.0.0'].map(verdictOf), ['bad', 'ok', 'ok', 'bad'])

@@ -1,12 +1,16 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { sharedPorts } from '../../src/daemon/shared-ports.ts'
+import type { Share } from '../../src/config/config.ts'
+import { SharedPorts } from '../../src/daemon/shared-ports.ts'
+import { createLog } from '../../src/log.ts'
 import { parseReset } from '../../src/serial/line-sequence.ts'
+
+const log = createLog('silent')
 
 test('what a port was told reaches what shares it', async () => {
   const reset = parseReset('esp32')
   assert.ok(reset)
-  const [port] = await sharedPorts([
+  const shares: Share[] = [
     {
       name: 'told',
       device: 'simulated:echo',
@@ -23,7 +27,8 @@ test('what a port was told reaches what shares it', async () => {
       reset,
       pack: { gapMs: 2 },
     },
-  ])
+  ]
+  const [port] = (await SharedPorts.start(shares, { log })).ports
   const { source, ...told } = port ?? {}
   assert.equal(source?.description.path, 'simulated:echo')
   assert.deepEqual(told, {

@@ -728,6 +728,24 @@ test('everything is closed and removed at the end, also with a program still the
   await until('no descriptor is left', () => openFds() <= before)
 })
 
+test('a far end that no longer answers does not hold up the end', async () => {
+  await using it = await bench()
+  {
+    using program = new Program(it.link)
+    program.write('x')
+    await until('the byte arrives', () => it.received().length === 1)
+    const port = it.port()
+    assert.ok(port)
+    const { setLines } = port
+    port.setLines = async (change) => {
+      await setLines.call(port, change)
+      return await new Promise(() => {})
+    }
+  }
+  await until('the lines are to fall', () => it.told.some((told) => 'lines' in told && !told.lines.dtr))
+  assert.ok(it.port(), 'the answer is waited for')
+})
+
 test('the mode of the PTY is the one asked for', async () => {
   await using it = await bench({ mode: 0o606 })
   assert.equal(statSync(it.link).mode & 0o777, 0o606)

@@ -1,82 +1,11 @@
 import assert from 'node:assert/strict'
-import { mkdir, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
-import { dirname, join, relative } from 'node:path'
+import { rm } from 'node:fs/promises'
+import { join } from 'node:path'
 import { test } from 'node:test'
-import { listPorts } from '../../src/serial/discovery.ts'
-
-/** A made-up /sys and /dev, with folders, attributes and relative links as the kernel and udev lay them out. */
-class Machine {
-  readonly root: string
-  readonly sys: string
-  readonly dev: string
-
-  constructor(root: string) {
-    this.root = root
-    this.sys = join(root, 'sys')
-    this.dev = join(root, 'dev')
-  }
-
-  static async make(): Promise<Machine> {
-    const machine = new Machine(await mkdtemp(join(tmpdir(), 'farport-')))
-    await mkdir(join(machine.sys, 'class/tty'), { recursive: true })
-    await mkdir(machine.dev)
-    return machine
-  }
-
-  async attributes(device: string, values: Record<string, string>): Promise<void> {
-    await mkdir(join(this.sys, 'devices', device), { recursive: true })
-    for (const [name, value] of Object.entries(values))
-      await writeFile(join(this.sys, 'devices', device, name), `${value}\n`)
-  }
-
-  async link(from: string, to: string): Promise<void> {
-    await mkdir(dirname(join(this.root, from)), { recursive: true })
-    await symlink(relative(dirname(join(this.root, from)), join(this.root, to)), join(this.root, from))
-  }
-
-  /** A tty as the kernel shows it: below its device where it has one, and linked from class/tty. */
-  async tty(
-    name: string,
-    device: string,
-    options: { hardware?: boolean; type?: string } = {},
-  ): Promise<void> {
-    const { hardware = true, type } = options
-    const folder = hardware ? `${device}/tty/${name}` : `virtual/tty/${name}`
-    await this.attributes(folder, { dev: '4:64', ...(type !== undefined && { type }) })
-    if (hardware) await this.link(`sys/devices/${folder}/device`, `sys/devices/${device}`)
-    await this.link(`sys/class/tty/${name}`, `sys/devices/${folder}`)
-    await writeFile(join(this.dev, name.replaceAll('!', '-')), '')
-  }
-
-  async driver(device: string, bus: string, name: string): Promise<void> {
-    await mkdir(join(this.sys, 'bus', bus, 'drivers', name), { recursive: true })
-    await this.link(`sys/devices/${device}/driver`, `sys/bus/${bus}/drivers/${name}`)
-  }
-
-  /** A USB device with one interface. */
-  async usb(bus: string, port: string, driver: string, identity: Record<string, string>): Promise<string> {
-    const hub = `pci0000:00/0000:00:14.0/${bus}`
-    await this.attributes(hub, { idVendor: '1d6b', idProduct: '0002', product: 'xHCI Host Controller' })
-    const device = `${hub}/${port}`
-    await this.attributes(device, identity)
-    await this.attributes(`${device}/${port}:1.0`, { bInterfaceNumber: '00' })
-    await this.driver(device, 'usb', 'usb')
-    await this.driver(`${device}/${port}:1.0`, 'usb', driver)
-    return `${device}/${port}:1.0`
-  }
-
-  list() {
-    return listPorts({ sys: this.sys, dev: this.dev, platform: 'linux' })
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    await rm(this.root, { recursive: true })
-  }
-}
+import { FakeMachine } from '../support/fake-machine.ts'
 
 test('an FTDI adapter, with the names that stay', async () => {
-  await using machine = await Machine.make()
+  await using machine = await FakeMachine.make()
   const adapter = await machine.usb('usb1', '1-2', 'ftdi_sio', {
     idVendor: '0403',
     idProduct: '6001',
@@ -109,7 +38,7 @@ test('an FTDI adapter, with the names that stay', async () => {
 })
 
 test('several adapters: in order, each its own, a cheap one without a serial number', async () => {
-  await using machine = await Machine.make()
+  await using machine = await FakeMachine.make()
   for (const [name, port, serial] of [
     ['ttyUSB10', '1-4', ''],
     ['ttyUSB2', '1-3', '0001'],
@@ -138,7 +67,7 @@ test('several adapters: in order, each its own, a cheap one without a serial num
 })
 
 test('a CDC ACM board, whose tty hangs right below the USB interface', async () => {
-  await using machine = await Machine.make()
+  await using machine = await FakeMachine.make()
   const board = await machine.usb('usb2', '2-1', 'cdc_acm', {
     idVendor: '2341',
     idProduct: '0043',
@@ -161,7 +90,7 @@ test('a CDC ACM board, whose tty hangs right below the USB interface', async () 
 })
 
 test('UARTs of the machine itself, old and new kernels', async () => {
-  await using machine = await Machine.make()
+  await using machine = await FakeMachine.make()
   // Before Linux 6.5 the tty hangs below the platform device.
   const pl011 = 'platform/soc/fe201000.serial'
   await machine.attributes(pl011, {})
@@ -187,7 +116,7 @@ test('UARTs of the machine itself, old and new kernels', async () => {
 })
 
 test('what is no serial port is left out', async () => {
-  await using machine = await Machine.make()
+  await using machine = await FakeMachine.make()
   for (const name of ['tty', 'tty0', 'console', 'ptmx']) await machine.tty(name, '', { hardware: false })
   // A place that the 8250 driver keeps for a UART and found none in.
   await machine.attributes('platform/serial8250', {})
@@ -197,7 +126,7 @@ test('what is no serial port is left out', async () => {
 })
 
 test('what a container was not given is left out', async () => {
-  await using machine = await Machine.make()
+  await using machine = await FakeMachine.make()
   await machine.attributes('platform/uart', {})
   await machine.driver('platform/uart', 'platform', 'uart')
   await machine.tty('ttyS4', 'platform/uart', { type: '4' })
@@ -207,8 +136,31 @@ test('what a container was not given is left out', async () => {
 })
 
 test('a machine without a sysfs has no ports', async () => {
-  await using machine = await Machine.make()
+  await using machine = await FakeMachine.make()
   await rm(machine.sys, { recursive: true })
   await rm(machine.dev, { recursive: true })
   assert.deepEqual(await machine.list(), [])
+})
+
+test('of an adapter with several ports each says which it is, the first nothing', async () => {
+  await using machine = await FakeMachine.make()
+  const first = await machine.usb('usb1', '1-2', 'ftdi_sio', { idVendor: '0403', idProduct: '6011' })
+  const second = first.replace(/:1\.0$/, ':1.1')
+  await machine.attributes(second, { bInterfaceNumber: '01' })
+  for (const [tty, at, port] of [
+    ['ttyUSB0', first, '0'],
+    ['ttyUSB1', second, '0'],
+    ['ttyUSB2', second, '2'],
+  ] as const) {
+    await machine.attributes(`${at}/${tty}`, { port_number: port })
+    await machine.tty(tty, `${at}/${tty}`)
+  }
+  assert.deepEqual(
+    (await machine.list()).map(({ path, usbPart, usb }) => [path.slice(-7), usbPart, usb?.productId]),
+    [
+      ['ttyUSB0', undefined, '6011'],
+      ['ttyUSB1', 'if01', '6011'],
+      ['ttyUSB2', 'if01-port2', '6011'],
+    ],
+  )
 })

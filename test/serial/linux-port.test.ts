@@ -1,11 +1,13 @@
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtemp, readdir, rename, rm, symlink } from 'node:fs/promises'
+import { readdirSync } from 'node:fs'
+import { mkdtemp, readdir, rename, rm, symlink, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { setTimeout as delay, setImmediate as round } from 'node:timers/promises'
+import { pino } from 'pino'
 import { FarportError } from '../../src/errors.ts'
 import { isSystemError, loadLibc, SyscallError, TIOCM } from '../../src/serial/libc.ts'
 import { type LinuxPortOptions, linuxPort } from '../../src/serial/linux-port.ts'
@@ -16,6 +18,7 @@ import { readSettings } from '../../src/serial/termios-settings.ts'
 import { type Device, type Rig, serialPortCompliance } from '../compliance/serial-port.ts'
 import { FakeDriver, overriding } from '../support/fake-driver.ts'
 import { type PtyPair, ptyPair } from '../support/pty-pair.ts'
+import { until } from '../support/until.ts'
 
 const limits = { timeout: 10_000 }
 const libc = loadLibc()
@@ -118,7 +121,8 @@ test('opens raw at any speed, and puts everything back when it closes', limits, 
   assert.equal(termios.ispeed, 123456)
   assert.equal(termios.cflag & CFLAG.CSTOPB, CFLAG.CSTOPB)
   assert.equal(termios.cflag & (CFLAG.CLOCAL | CFLAG.CREAD), CFLAG.CLOCAL | CFLAG.CREAD)
-  assert.deepEqual([termios.lflag, termios.oflag, termios.iflag], [0, 0, IFLAG.IGNBRK])
+  // A break and an overrun put no byte into the stream, and throw none away.
+  assert.deepEqual([termios.lflag, termios.oflag, termios.iflag], [LFLAG.NOFLSH, 0, IFLAG.BRKINT])
   assert.equal(termios.cc[CC.VMIN], 1)
   await port[Symbol.asyncDispose]()
   assert.deepEqual(pair.termios().bytes, found.bytes)
@@ -210,7 +214,7 @@ test('names the program that holds a port', limits, async () => {
   try {
     await assert.rejects(linuxPort(pair.slavePath).open({}), {
       code: 'ERR_PORT_BUSY',
-      message: `${pair.slavePath} is in use by sleep (process ${holder.pid}).`,
+      message: `${pair.slavePath} is in use by sleep (process ${holder.pid}): end that program.`,
     })
   } finally {
     holder.kill()
@@ -246,6 +250,25 @@ test('comes back on another device with its settings, and sends what was held', 
   assert.equal(String((await once(plug.pair.master, 'data'))[0]), 'held')
   const { baudRate, stopBits, outputFlow } = readSettings(plug.pair.termios())
   assert.deepEqual([baudRate, stopBits, outputFlow], [38400, 2, 'xonxoff'])
+})
+
+test('tells of settings that the device which comes back can not have', limits, async () => {
+  await using plug = await Plug.create()
+  let slow = false
+  const adapter = overriding(libc, {
+    setTermios(fd, termios) {
+      if (slow) termios.setSpeed(9600)
+      libc.setTermios(fd, termios)
+    },
+  })
+  await using port = await linuxPort(plug.path, { libc: adapter }).open({ settings: { baudRate: 921_600 } })
+  const away = once(port, 'state')
+  await plug.pull()
+  await away
+  slow = true
+  const told = once(port, 'settings') as Promise<[SerialSettings]>
+  await plug.plugIn()
+  assert.equal((await told)[0].baudRate, 9600)
 })
 
 test(
@@ -473,6 +496,47 @@ test(
   },
 )
 
+test(
+  'what an adapter does not throw away leaves at no other settings when the port closes',
+  limits,
+  async () => {
+    for (const mayHangUp of [true, false]) {
+      await using pair = ptyPair()
+      const found = pair.termios()
+      const driver = new FakeDriver(libc, TIOCM.DTR | TIOCM.RTS)
+      Object.assign(driver, { ignoresFlush: true, mayHangUp })
+      const settings = { baudRate: 57600, outputFlow: 'rtscts', inputFlow: 'rtscts' } as const
+      const port = await linuxPort(pair.slavePath, { libc: driver.libc }).open({ settings })
+      driver.unsent = 4096
+      await port[Symbol.asyncDispose]()
+      assert.equal(pair.termios().ospeed, 57600)
+      assert.equal(readSettings(pair.termios()).outputFlow, 'rtscts')
+      assert.notEqual(found.ospeed, 57600)
+      assert.deepEqual(driver.calls.slice(-2), ['TIOCNXCL', 'TIOCVHANGUP'])
+    }
+  },
+)
+
+test('end() gives up on what never leaves, and not on what leaves slowly', limits, async (t) => {
+  await using rig = await withLines()
+  const { port, driver } = rig
+  await port.configure({ outputFlow: 'rtscts' })
+  driver.unsent = 4096
+  let nowMs = performance.now()
+  t.mock.method(performance, 'now', () => nowMs)
+  port.end('x')
+  for (let i = 0; i < 3; i++) {
+    await delay(150)
+    nowMs += 4000
+    driver.unsent -= 256
+  }
+  await delay(150)
+  assert.equal(port.destroyed, false)
+  const closed = once(port, 'close')
+  nowMs += 6000
+  await closed
+})
+
 test('a device that goes while it is asked is absent, not an error', limits, async () => {
   await using pair = ptyPair()
   let gone = false
@@ -488,4 +552,125 @@ test('a device that goes while it is asked is absent, not an error', limits, asy
   assert.deepEqual(await port.setLines({ dtr: true }), { dtr: true, rts: false })
   assert.deepEqual(await state, ['absent'])
   assert.equal(gone, true)
+})
+
+// ---- the lock file
+
+const inFolder = async () => {
+  const lockFolder = await mkdtemp(join(tmpdir(), 'farport-lock-'))
+  return { lockFolder, [Symbol.asyncDispose]: () => rm(lockFolder, { recursive: true, force: true }) }
+}
+
+test('has a lock file while the device is there, and none while it waits for it', limits, async () => {
+  await using folder = await inFolder()
+  await using plug = await Plug.create()
+  const lockOf = (pair: PtyPair) => `LCK..${pair.slavePath.replace('/dev/', '').replaceAll('/', '_')}`
+  await using port = await linuxPort(plug.path, folder).open({})
+  assert.deepEqual(await readdir(folder.lockFolder), [lockOf(plug.pair)])
+  const gone = once(port, 'state')
+  await plug.pull()
+  await gone
+  await until('the lock is gone', () => readdirSync(folder.lockFolder).length === 0)
+  const back = once(port, 'state')
+  await plug.plugIn()
+  await back
+  assert.deepEqual(await readdir(folder.lockFolder), [lockOf(plug.pair)])
+  await port[Symbol.asyncDispose]()
+  assert.deepEqual(await readdir(folder.lockFolder), [])
+})
+
+test('respects the lock file of another program, and says whose it is', limits, async () => {
+  await using folder = await inFolder()
+  await using pair = ptyPair()
+  const file = join(folder.lockFolder, `LCK..${pair.slavePath.replace('/dev/', '').replaceAll('/', '_')}`)
+  const holder = spawn('sleep', ['60'], { stdio: 'ignore' })
+  await once(holder, 'spawn')
+  try {
+    await writeFile(file, `${String(holder.pid).padStart(10)}\n`)
+    await assert.rejects(linuxPort(pair.slavePath, folder).open({}), {
+      code: 'ERR_PORT_BUSY',
+      message: `${pair.slavePath} is in use by sleep (process ${holder.pid}), says ${file}: end that program.`,
+    })
+    await writeFile(file, 'nobody')
+    await assert.rejects(linuxPort(pair.slavePath, folder).open({}), {
+      code: 'ERR_PORT_BUSY',
+      message: /does not say by which program: remove that file/,
+    })
+  } finally {
+    holder.kill()
+    await once(holder, 'exit')
+  }
+  // It is no more.
+  await writeFile(file, `${String(holder.pid).padStart(10)}\n`)
+  await using _port = await linuxPort(pair.slavePath, folder).open({})
+})
+
+test('a device that can not be opened is not left locked', limits, async () => {
+  await using folder = await inFolder()
+  await assert.rejects(linuxPort('/dev/null', folder).open({}), { code: 'ERR_NO_SUCH_PORT' })
+  assert.deepEqual(await readdir(folder.lockFolder), [])
+})
+
+test('where no lock file can be, the device is opened without, and the log says so', limits, async () => {
+  await using pair = ptyPair()
+  const lines: string[] = []
+  const log = pino({ level: 'info' }, { write: (line: string) => void lines.push(line) })
+  await using _port = await linuxPort(pair.slavePath, { lockFolder: '/nowhere', log }).open({})
+  assert.match(lines.join(''), /no lock file/)
+})
+
+// ---- lines that are to be low from the start
+
+test(
+  'a line that is to be low falls before the line is set up, and closing does not raise it',
+  limits,
+  async () => {
+    await using pair = ptyPair()
+    const driver = new FakeDriver(libc, TIOCM.DTR | TIOCM.RTS)
+    const setTermios = (fd: number, termios: Parameters<typeof libc.setTermios>[1]) => {
+      driver.calls.push('TCSETS2')
+      libc.setTermios(fd, termios)
+    }
+    const played = overriding(driver.libc, { setTermios })
+    await using port = await linuxPort(pair.slavePath, { libc: played }).open({ outputs: { dtr: false } })
+    assert.deepEqual(port.outputs, { dtr: false, rts: true })
+    assert.deepEqual(
+      driver.calls.filter((call) => call.startsWith('TIOCM') || call.startsWith('TC')).slice(0, 2),
+      [`TIOCMBIC ${TIOCM.DTR}`, 'TCSETS2'],
+    )
+    await port[Symbol.asyncDispose]()
+    assert.equal(driver.modemLines, TIOCM.RTS)
+    assert.ok(!driver.calls.some((call) => call.startsWith('TIOCMSET') && Number(call.slice(9)) & TIOCM.DTR))
+    assert.ok(!driver.calls.includes(`TIOCMBIS ${TIOCM.DTR}`))
+  },
+)
+
+test('a driver that raises the lines with its first speed is told once more', limits, async () => {
+  await using pair = ptyPair()
+  const driver = new FakeDriver(libc, TIOCM.DTR | TIOCM.RTS)
+  const played = overriding(driver.libc, {
+    setTermios(fd, termios) {
+      libc.setTermios(fd, termios)
+      driver.modemLines = TIOCM.DTR | TIOCM.RTS
+    },
+  })
+  await using port = await linuxPort(pair.slavePath, { libc: played }).open({
+    outputs: { dtr: false, rts: false },
+  })
+  assert.deepEqual(port.outputs, { dtr: false, rts: false })
+  assert.equal(driver.modemLines, 0)
+})
+
+test('lines from the start are those of the device that comes back, too', limits, async () => {
+  const driver = new FakeDriver(libc, TIOCM.DTR | TIOCM.RTS)
+  await using plug = await Plug.create()
+  await using port = await linuxPort(plug.path, { libc: driver.libc }).open({ outputs: { dtr: false } })
+  const gone = once(port, 'state')
+  await plug.pull()
+  await gone
+  driver.modemLines = TIOCM.DTR | TIOCM.RTS
+  const back = once(port, 'state')
+  await plug.plugIn()
+  await back
+  assert.equal(driver.modemLines, TIOCM.RTS)
 })

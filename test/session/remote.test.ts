@@ -3,15 +3,24 @@ import { once } from 'node:events'
 import { test } from 'node:test'
 import type { MemoryPort } from '../../src/serial/memory-port.ts'
 import { nullModemSources } from '../../src/serial/null-modem.ts'
-import type { OutputLines, SerialPort } from '../../src/serial/port.ts'
+import type { OutputLines, PortSource, SerialPort } from '../../src/serial/port.ts'
 import { type Device, type Rig, serialPortCompliance } from '../compliance/serial-port.ts'
 import { exchange, receive, send } from '../support/exchange.ts'
 import { SessionPair } from '../support/session-pair.ts'
+import { until } from '../support/until.ts'
 
 /** A remote port in front of one end of a null modem; the device is the other end, beside the agent. */
 async function rig(): Promise<Rig & { pair: SessionPair; far: MemoryPort }> {
   const { a, b } = nullModemSources('test')
-  const pair = new SessionPair({ port: a })
+  let near: MemoryPort | undefined
+  const source: PortSource = {
+    ...a,
+    open: async (options) => {
+      near = (await a.open(options)) as MemoryPort
+      return near
+    },
+  }
+  const pair = new SessionPair({ port: source })
   const port = await pair.open('port')
   const far = (await b.open({})) as MemoryPort
   // One round trip, after which the agent knows what we want to be told of.
@@ -29,8 +38,8 @@ async function rig(): Promise<Rig & { pair: SessionPair; far: MemoryPort }> {
     breaks,
     sendBreak: () => far.setBreak(true),
     settings: () => assert.fail('a cable shows no settings'),
-    unplug: () => {},
-    replug: () => {},
+    unplug: () => near?.unplug(),
+    replug: () => near?.plug(),
   }
   return {
     port,
@@ -49,7 +58,6 @@ serialPortCompliance('remote port', rig, {
   observableSettings: [],
   inputLines: [['cts'], ['dsr', 'dcd']],
   breakOut: false,
-  unplug: false,
 })
 
 async function whenState(port: SerialPort, state: SerialPort['state']): Promise<void> {
@@ -113,6 +121,102 @@ test('what could not be delivered within the resume time is dropped, counted and
   assert.equal(String((await once(far, 'data'))[0]), "today's")
   await port[Symbol.asyncDispose]()
   await far[Symbol.asyncDispose]()
+})
+
+/** A port at one end of a cable whose plug the test has in hand. */
+function pluggable() {
+  const { a, b } = nullModemSources('test')
+  const opened: MemoryPort[] = []
+  const source: PortSource = {
+    ...a,
+    open: async (options) => {
+      const port = (await a.open(options)) as MemoryPort
+      opened.push(port)
+      return port
+    },
+  }
+  return { source, far: b, near: () => opened.at(-1) as MemoryPort }
+}
+
+test('a device that stays away for too long gets nothing of what was written meanwhile, on neither side', async () => {
+  const { source, far: b, near } = pluggable()
+  await using pair = new SessionPair({ port: source })
+  await using port = await pair.open('port', { resumeMs: 60 })
+  await using far = await b.open({})
+  await port.drain()
+  // So that bytes are on their way to the device when it goes.
+  await far.setLines({ rts: false })
+  await port.configure({ outputFlow: 'rtscts' })
+  port.write('under way')
+  await until('the agent has it', () => near().writableLength > 0)
+  near().unplug()
+  await whenState(port, 'absent')
+  port.write("yesterday's command")
+  await until('all of it is too old', () => {
+    const dropped = pair.events.filter((event) => event.state === 'dropped')
+    return near().writableLength === 0 && dropped.some(({ bytes }) => bytes === 19)
+  })
+  near().plug()
+  await whenState(port, 'open')
+  await far.setLines({ rts: true })
+  port.write("today's")
+  assert.equal(String((await once(far, 'data'))[0]), "today's")
+})
+
+test('what is written to a device that is away for long is thrown away, but not as fast as it comes', async () => {
+  const { source, near } = pluggable()
+  await using pair = new SessionPair({ port: source })
+  await using port = await pair.open('port', { resumeMs: 20 })
+  await port.drain()
+  near().unplug()
+  await whenState(port, 'absent')
+  const drops = () => pair.events.filter(({ state }) => state === 'dropped').length
+  const again = () => {
+    if (!port.destroyed) port.write('on and on', again)
+  }
+  again()
+  await until('the first is dropped', () => drops() === 1)
+  const startedAt = performance.now()
+  await until('two more are', () => drops() === 3)
+  assert.ok(performance.now() - startedAt > 900, 'each waited half a second')
+})
+
+test('a carrier that is replaced while the device is away does not bring the device back', async () => {
+  const { source, near } = pluggable()
+  await using pair = new SessionPair({ port: source })
+  await using port = await pair.open('port')
+  await port.drain()
+  near().unplug()
+  await whenState(port, 'absent')
+  pair.cut()
+  await until('the carrier is replaced', () => {
+    const states = pair.events.map(({ state }) => state)
+    return states.slice(-3).join() === 'down,up,absent'
+  })
+  assert.equal(port.state, 'absent')
+  near().plug()
+  await whenState(port, 'open')
+  assert.equal(pair.events.at(-1)?.state, 'up')
+})
+
+test('a channel that is lost while the device is away comes back with what was asked for meanwhile', async () => {
+  const { source, far: b, near } = pluggable()
+  await using first = new SessionPair({ port: source })
+  await using port = await first.open('port')
+  await using far = await b.open({})
+  await port.drain()
+  near().unplug()
+  await whenState(port, 'absent')
+  await port.configure({ baudRate: 123_456 })
+  await port.setLines({ rts: false })
+  await first.host[Symbol.asyncDispose]()
+  await using second = new SessionPair({ port: source })
+  first.connect = (peer) => second.connect(peer)
+  await whenState(port, 'open')
+  await port.drain()
+  assert.equal(near().settings.baudRate, 123_456)
+  assert.equal(far.lines.cts, false)
+  await exchange(port, far, 20_000)
 })
 
 test('end() delivers what was written before the device is let go', async () => {

@@ -46,6 +46,8 @@ class Agent implements AsyncDisposable {
   /** The device opens when it has resolved. */
   slow: Promise<void> | undefined
   isOpen = false
+  /** The shared end of the cable, since it was opened last. */
+  near: MemoryPort | undefined
   #device: Promise<MemoryPort> | undefined
   readonly #far: PortSource
   readonly #opened: SerialPort[] = []
@@ -57,6 +59,7 @@ class Agent implements AsyncDisposable {
       ...a,
       open: async (options) => {
         const port = await a.open(options)
+        this.near = port as MemoryPort
         await this.slow
         this.opens++
         this.isOpen = true
@@ -633,6 +636,33 @@ test('a right that is withdrawn, or an agent that ends, while the device opens c
     await closed
     assert.equal(agent.isOpen, false)
   }
+})
+
+test('a device that is unplugged is so for all who use it, and comes back to all', async () => {
+  await using agent = new Agent()
+  const device = await agent.device()
+  const both = [await agent.open({ peer: 'holder' }), await agent.watch()]
+  await Promise.all(both.map(({ port }) => port.drain()))
+  const away = Promise.all(both.map(({ port }) => once(port, 'state')))
+  agent.near?.unplug()
+  assert.deepEqual(await away, [['absent'], ['absent']])
+  for (const { port, events } of both) {
+    assert.deepEqual(events.at(-1), { state: 'absent' })
+    assert.deepEqual(port.lines, { cts: false, dsr: false, ri: false, dcd: false })
+  }
+  const [status] = await agent.host.statuses()
+  assert.equal(status?.state, 'waiting')
+  const late = await agent.watch({ peer: 'late' })
+  if (late.port.state === 'open') await once(late.port, 'state')
+  assert.equal((await agent.list('watcher'))?.state, 'held')
+
+  const back = Promise.all([...both, late].map(({ port }) => once(port, 'state')))
+  agent.near?.plug()
+  assert.deepEqual(await back, [['open'], ['open'], ['open']])
+  const heard = both.map(heardBy)
+  device.write('again')
+  await until(() => heard.every(({ text }) => text() === 'again'), 'both hear it')
+  assert.equal((await agent.host.statuses())[0]?.state, 'open')
 })
 
 test('watchers are counted: so many of one peer, whose lost programs make room, and so many in all', async () => {

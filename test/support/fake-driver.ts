@@ -18,6 +18,10 @@ export class FakeDriver {
   }
   lowLatency = false
   unsent = 0
+  /** As the drivers of USB adapters, which throw nothing away. */
+  ignoresFlush = false
+  /** Root may. */
+  mayHangUp = true
   /** What the hardware says of its transmitter; undefined for a driver that can't ask it. */
   transmitterEmpty: boolean | undefined = undefined
   /** The calls that change something, in order. */
@@ -59,6 +63,12 @@ export class FakeDriver {
       flush(fd, what) {
         calls.push(`flush ${what}`)
         libc.flush(fd, what)
+        if (what !== 'rx' && !driver.ignoresFlush) driver.unsent = 0
+      },
+      hangUp() {
+        calls.push('TIOCVHANGUP')
+        if (!driver.mayHangUp) throw new SyscallError('TIOCVHANGUP', 1)
+        driver.unsent = 0
       },
     }
     this.libc = overriding(libc, override)

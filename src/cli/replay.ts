@@ -1,0 +1,144 @@
+import { once } from 'node:events'
+import { createReadStream } from 'node:fs'
+import { Command, InvalidArgumentError } from 'commander'
+import { CaptureError } from '../capture/format.ts'
+import type { readCapture } from '../capture/formats.ts'
+import { FarportError } from '../errors.ts'
+import type { Logger } from '../log.ts'
+import { type CommonFlags, run } from './run.ts'
+
+interface ReplayFlags extends CommonFlags {
+  speed: number
+  pty?: string
+  stdio?: true
+}
+
+export const replayCommand = new Command('replay')
+  .description('say again what the device said in a capture, as fast as it did')
+  .argument('<file>', 'a capture: hex, asciicast or pcapng')
+  .option('--speed <x>', 'so many times as fast, or max: waiting for nothing', speed, 1)
+  .option('--pty <link>', 'to a virtual serial port found there, each time a program opens it')
+  .option('--stdio', 'to standard output, which is the default')
+  .addHelpText(
+    'after',
+    '\nWith --pty it ends when a program that has got all of it closes the port. A damaged or cut capture is played as far as\nit goes, and ends with 1.',
+  )
+  .action(async (file: string, flags: ReplayFlags) => {
+    await run(flags, async ({ output, log, signal }) => {
+      if (flags.pty !== undefined && flags.stdio)
+        throw new FarportError('ERR_USAGE', 'one place at a time: --pty LINK or --stdio')
+      const pieces = () => readFrom(file)
+      if (flags.pty === undefined) await toStandardOutput(pieces(), flags.speed, signal)
+      else {
+        const link = flags.pty
+        const onReady = () => output.event('ready', { at: link }, `${link} is there for a program to open`)
+        await toPty(pieces, { link, speed: flags.speed, log, onReady }, signal)
+      }
+    })
+  })
+
+function speed(text: string): number {
+  const value = text === 'max' ? Number.POSITIVE_INFINITY : Number(text)
+  if (!(value > 0)) throw new InvalidArgumentError('A number above 0, such as 10 or 0.5, or max.')
+  return value
+}
+
+/** @throws FarportError ERR_USAGE for a file that can't be read, ERR_DAMAGED where it is no capture any more */
+async function* readFrom(file: string): ReturnType<typeof readCapture> {
+  const { readCapture } = await import('../capture/formats.ts')
+  try {
+    yield* readCapture(createReadStream(file))
+  } catch (error) {
+    if (error instanceof CaptureError)
+      throw new FarportError('ERR_DAMAGED', `${file} could be played only so far: ${error.message}`, {
+        cause: error,
+      })
+    const { code, message } = error as NodeJS.ErrnoException
+    if (code === undefined) throw error
+    throw new FarportError(
+      'ERR_USAGE',
+      code === 'ENOENT' ? `there is no ${file}` : `${file} can't be read: ${message}`,
+      { cause: error },
+    )
+  }
+}
+
+async function toStandardOutput(
+  pieces: ReturnType<typeof readCapture>,
+  speed: number,
+  signal: AbortSignal,
+): Promise<void> {
+  const { play } = await import('../capture/play.ts')
+  const { stdout } = process
+  const write = async (bytes: Uint8Array) => {
+    if (!stdout.write(bytes)) await once(stdout, 'drain', { signal }).catch(() => {})
+  }
+  await play(pieces, { speed, signal, write })
+}
+
+interface ToPty {
+  link: string
+  speed: number
+  log: Logger
+  onReady: () => void
+}
+
+/** A port that plays the capture from its beginning to each program, until one has got all of it. */
+async function toPty(
+  pieces: () => ReturnType<typeof readCapture>,
+  { link, speed, log, onReady }: ToPty,
+  signal: AbortSignal,
+): Promise<void> {
+  const { play } = await import('../capture/play.ts')
+  const { createPtyEndpoint } = await import('../endpoints/pty.ts')
+  const { memorySource } = await import('../serial/memory-port.ts')
+  const done = Promise.withResolvers<void>()
+  const onAbort = () => done.resolve()
+  signal.addEventListener('abort', onAbort)
+  const description = { path: link, modemLines: false }
+  const source = memorySource({
+    description,
+    attach: (port) => {
+      const over = new AbortController()
+      let whole: 'not yet' | 'played' | { failed: unknown } = 'not yet'
+      let onRoom = () => {}
+      const write = async (bytes: Uint8Array) => {
+        for (let left = bytes.subarray(port.receive(bytes)); left.length > 0 && !over.signal.aborted; ) {
+          await new Promise<void>((resolve) => {
+            onRoom = resolve
+            over.signal.addEventListener('abort', () => resolve(), { once: true })
+          })
+          if (!over.signal.aborted) left = left.subarray(port.receive(left))
+        }
+      }
+      // After the port has its attachment.
+      queueMicrotask(() => {
+        play(pieces(), { speed, signal: over.signal, write }).then(
+          () => {
+            whole = 'played'
+          },
+          (error: unknown) => {
+            whole = { failed: error }
+          },
+        )
+      })
+      return {
+        onBytes: ({ length }) => length,
+        onRoom: () => onRoom(),
+        onOutputs: () => {},
+        onBreak: () => {},
+        onClose: () => {
+          over.abort()
+          if (whole === 'played') done.resolve()
+          else if (whole !== 'not yet') done.reject(whole.failed)
+        },
+      }
+    },
+  })
+  await using _endpoint = await createPtyEndpoint({ link, modemLines: false, log }, (until) =>
+    source.open({ signal: until }),
+  )
+  onReady()
+  await done.promise
+  signal.removeEventListener('abort', onAbort)
+}
