@@ -8,6 +8,9 @@ import { drawQr } from '../trust/qr.ts'
 import { listenOn } from './listen.ts'
 import { type CommonFlags, run } from './run.ts'
 
+/** A farport that was started on the line before this one is there by then. */
+const STARTING_MS = 4_000
+
 interface InviteFlags extends CommonFlags {
   code?: true
   qr?: true
@@ -47,7 +50,11 @@ export const inviteCommand = new Command('invite')
       }
       const report = (event: InviteEvent) => output.event(event.event, event, describe(event, flags))
       const { callDaemon } = await import('../daemon/control-client.ts')
-      const call = { signal, onEvent: (event: unknown) => report(event as InviteEvent) }
+      const call = {
+        signal,
+        patienceMs: STARTING_MS,
+        onEvent: (event: unknown) => report(event as InviteEvent),
+      }
       const answer = await callDaemon(home, 'invite', request, call)
       const how = answer ?? (await inviteAlone(request, report))
 

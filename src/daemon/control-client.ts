@@ -1,3 +1,4 @@
+import { setTimeout as delay } from 'node:timers/promises'
 import { FarportError } from '../errors.ts'
 import {
   errorCodeOf,
@@ -9,11 +10,16 @@ import {
 } from './control-protocol.ts'
 import { connectSocket } from './control-socket.ts'
 
+/** How often a daemon that may be starting is looked for. */
+const LOOK_MS = 50
+
 export interface CallOptions {
   /** Hangs up, which also aborts the method; the call rejects with the signal's reason. */
   signal: AbortSignal
   /** What the daemon tells before the result. If this throws, the call is over and rejects with that. */
   onEvent?: (event: unknown) => void
+  /** How long to wait for a farport that has only just been started, as in `farport share … & farport invite`. */
+  patienceMs?: number
 }
 
 /**
@@ -26,11 +32,11 @@ export async function callDaemon(
   home: string,
   method: string,
   params: unknown,
-  { signal, onEvent }: CallOptions,
+  { signal, onEvent, patienceMs = 0 }: CallOptions,
 ): Promise<unknown> {
   signal.throwIfAborted()
   const request = formatLine({ id: 1, method, params }, MAX_REQUEST_BYTES)
-  const socket = await connectSocket(home, signal)
+  const socket = await connectPatiently(home, patienceMs, signal)
   if (socket === undefined) return undefined
   try {
     socket.write(request)
@@ -47,6 +53,15 @@ export async function callDaemon(
   }
   signal.throwIfAborted()
   throw new FarportError('ERR_PROTOCOL', 'the running farport ended before it answered')
+}
+
+async function connectPatiently(home: string, patienceMs: number, signal: AbortSignal) {
+  const until = performance.now() + patienceMs
+  for (;;) {
+    const socket = await connectSocket(home, signal)
+    if (socket !== undefined || performance.now() >= until) return socket
+    await delay(LOOK_MS, undefined, { signal })
+  }
 }
 
 /** A connection's bytes. That it broke says no more than that it ended: there was no answer. */
