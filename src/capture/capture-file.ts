@@ -1,5 +1,5 @@
 import { constants } from 'node:fs'
-import { type FileHandle, mkdir, open, rename, rm, stat, statfs } from 'node:fs/promises'
+import { type FileHandle, lstat, mkdir, open, rename, rm, statfs } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import type { Logger } from '../log.ts'
 import { type CaptureWriter, type Direction, MAX_PIECE_BYTES, type Piece } from './format.ts'
@@ -86,7 +86,7 @@ export class CaptureFile implements AsyncDisposable {
   /** Writes what is left. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#over = true
-    await this.#writing
+    while (this.#writing !== undefined) await this.#writing
     if (this.#state.name === 'stopped') clearTimeout(this.#state.retry)
     if (this.#state.name === 'capturing') {
       const { handle, writer } = this.#state
@@ -133,16 +133,18 @@ export class CaptureFile implements AsyncDisposable {
     if (this.#state.name !== 'capturing') return
     const { handle, writer } = this.#state
     const text = pieces.map((piece) => writer.piece(piece))
-    if (this.#untold > 0) text.push(writer.lost(nowMs(), this.#untold))
-    this.#untold = 0
+    const untold = this.#untold
+    if (untold > 0) text.push(writer.lost(nowMs(), untold))
     const all = Buffer.concat(text)
     await handle.appendFile(all)
     this.#state.bytes += all.length
+    this.#untold -= untold
   }
 
   /** Closes the file that there is, makes room for the next and begins it. */
   async #begin(): Promise<void> {
     const { path, format, keep } = this.#options
+    const isFresh = this.#state.name === 'closed'
     if (this.#state.name === 'capturing') {
       const { handle, writer } = this.#state
       this.#state = { name: 'closed' }
@@ -162,6 +164,8 @@ export class CaptureFile implements AsyncDisposable {
       throw error
     }
     this.#state = { name: 'capturing', handle, writer, bytes: head.length }
+    // What was lost while it had stopped is missing before all that follows.
+    if (isFresh) await this.#append([])
   }
 
   async #stop(error: NodeJS.ErrnoException): Promise<void> {
@@ -203,11 +207,13 @@ export class CaptureFile implements AsyncDisposable {
 
 /** PATH becomes PATH.1, PATH.1 becomes PATH.2; the oldest goes. A file with nothing in it is not worth a place. */
 async function rotate(path: string, keep: number): Promise<void> {
-  const bytes = await stat(path).then(
-    ({ size }) => size,
-    () => undefined,
-  )
-  if (bytes === 0 || keep === 0) {
+  const there = await lstat(path).catch((error: NodeJS.ErrnoException) => {
+    if (error.code !== 'ENOENT') throw error
+  })
+  if (there === undefined) return
+  // A path that was mistyped must not move a directory or a device away.
+  if (!there.isFile() && !there.isSymbolicLink()) throw new Error(`${path} is there and is no file`)
+  if (there.size === 0 || keep === 0) {
     await rm(path, { force: true })
     return
   }

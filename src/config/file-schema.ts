@@ -281,8 +281,8 @@ const portNames = v.pipe(
   ),
   v.rawCheck(({ dataset, addIssue }) => {
     if (!dataset.typed) return
+    const capturedBy = new Map<string, string>()
     for (const [name, port] of Object.entries(dataset.value)) {
-      if (!isFamilyName(name)) continue
       const wrong = (key: 'device' | 'capture', message: string) =>
         addIssue({
           message,
@@ -291,6 +291,12 @@ const portNames = v.pipe(
             { type: 'object', origin: 'value', input: port, key, value: port[key] },
           ],
         })
+      if (port.capture !== undefined) {
+        const other = capturedBy.get(port.capture.file)
+        if (other !== undefined) wrong('capture', `goes to the same file as that of ${other}`)
+        capturedBy.set(port.capture.file, name)
+      }
+      if (!isFamilyName(name)) continue
       if (!isSearched(port.device)) wrong('device', FAMILY_DEVICE)
       if (port.capture !== undefined)
         wrong('capture', 'is one file, and a port with a * in its name is for many devices')

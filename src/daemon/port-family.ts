@@ -7,8 +7,8 @@ import type { SharedPort } from '../session/host.ts'
 
 export interface PortFamilyOptions {
   list: () => Promise<DiscoveredPort[]>
-  /** The port called `name` whose device `search` finds; `label` is what that is called now. */
-  member: (name: string, label: string, search: DeviceSearch) => SharedPort
+  /** The port called `name` whose device `search` finds from now on, as it has found this one. */
+  member: (name: string, device: FoundDevice, search: DeviceSearch) => SharedPort
   log: Logger
 }
 
@@ -63,7 +63,7 @@ export class PortFamily {
         continue
       }
       const search = async () => (await this.#search()).filter((other) => memberName(pattern, other) === name)
-      this.#members.set(name, member(name, device.path, search))
+      this.#members.set(name, member(name, device, search))
       log.info({ port: name, device: device.path }, 'a device is shared')
       changed = true
     }

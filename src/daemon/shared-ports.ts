@@ -141,7 +141,11 @@ export class SharedPorts {
         share,
         family: new PortFamily(share, {
           list: this.#list,
-          member: (name, label, search) => ({ name, source: foundPort(label, search, linux), ...options }),
+          member: (name, { path, port }, search) => ({
+            name,
+            source: foundPort(path, search, { ...linux, description: knownOf(port) }),
+            ...options,
+          }),
           log,
         }),
       }
@@ -150,13 +154,14 @@ export class SharedPorts {
       return { share, port: { name, source, ...options } }
     }
     const found = known.find(({ path, byId, byPath }) => [path, byId, byPath].includes(device))
-    const description = {
-      ...(found?.driver && { driver: found.driver }),
-      ...(found?.usb && { usb: found.usb }),
-    }
+    const description = knownOf(found)
     const source = portSource(device, { cables: this.#cables, description, ...linux })
     return { share, port: { name, source, ...options } }
   }
+}
+
+function knownOf(found: DiscoveredPort | undefined): Pick<DiscoveredPort, 'driver' | 'usb'> {
+  return { ...(found?.driver && { driver: found.driver }), ...(found?.usb && { usb: found.usb }) }
 }
 
 /** Those who ask while it looks get what it finds: the status of many ports is one look. */

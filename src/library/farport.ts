@@ -22,6 +22,12 @@ export interface OpenPortOptions {
   resumeMs?: number
   /** Only see what the device sends, beside whoever uses the port. */
   watch?: boolean
+  /** Take the port from whoever uses it, where `may=steal` allows that. Not with `watch`. */
+  steal?: boolean
+  /** With `watch`: at most so much of what the device sent before. Default all that is kept there. */
+  replayBytes?: number
+  /** False: the agent is not to run the port's reset sequence for us. */
+  reset?: boolean
   /** Ends the attempt to open; a port that is open stays so. */
   signal?: AbortSignal
 }
@@ -60,11 +66,14 @@ export async function openFarport(options: FarportOptions = {}): Promise<Farport
   return {
     peerId: daemon.peerId,
 
-    async open(path, { line, resumeMs = DEFAULT_RESUME_MS, watch = false, signal } = {}) {
+    async open(path, options = {}) {
+      const { line, resumeMs = DEFAULT_RESUME_MS, replayBytes, reset, signal } = options
       const wanted = {
         ...parsePath(path),
         resumeMs,
-        mode: watch ? ('watch' as const) : ('use' as const),
+        mode: modeOf(options),
+        ...(replayBytes !== undefined && { replayBytes }),
+        ...(reset !== undefined && { reset }),
         ...(line !== undefined && { line: parseLineFormat(line) }),
       }
       const ended = until(signal)
@@ -87,6 +96,12 @@ export async function openFarport(options: FarportOptions = {}): Promise<Farport
       await daemon[Symbol.asyncDispose]()
     },
   }
+}
+
+function modeOf({ watch = false, steal = false }: OpenPortOptions): 'watch' | 'steal' | 'use' {
+  if (watch && steal)
+    throw new FarportError('ERR_USAGE', 'watch or steal: who only watches takes the port from nobody')
+  return watch ? 'watch' : steal ? 'steal' : 'use'
 }
 
 function parsePath(path: string): { peer: string; port: string } {

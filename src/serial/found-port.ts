@@ -25,7 +25,7 @@ export function foundPort(name: string, search: DeviceSearch, options: LinuxPort
     return found
   }
   return {
-    description: { path: name, modemLines: true },
+    description: { path: name, modemLines: true, ...options.description },
     present: async () => (await search()).length === 1,
     async open(wanted) {
       const { path, port } = await theOne()

@@ -1,11 +1,12 @@
-import { realpath, stat } from 'node:fs/promises'
+import { stat } from 'node:fs/promises'
 import { setTimeout as delay } from 'node:timers/promises'
 import { FarportError } from '../errors.ts'
 import type { Logger } from '../log.ts'
-import { type DeviceLock, lockDevice } from './device-lock.ts'
+import type { DeviceLock } from './device-lock.ts'
 import { FdDuplex } from './fd-duplex.ts'
 import { isSystemError, type Libc, loadLibc } from './libc.ts'
 import { LineWatch } from './line-watch.ts'
+import { type LockedTty, openLocked } from './locked-tty.ts'
 import type {
   InputLines,
   OutputLines,
@@ -15,10 +16,9 @@ import type {
   PurgeWhat,
   SerialPort,
 } from './port.ts'
-import { describeProcess, portHolder, remedyFor } from './port-holder.ts'
 import { DEFAULT_SETTINGS, type SerialSettings } from './settings.ts'
 import { changedSettings } from './termios-settings.ts'
-import { GONE, isPty, type OpenedTty, openTty, type Tty, type Wanted } from './tty.ts'
+import { GONE, isPty, type Tty, type Wanted } from './tty.ts'
 
 export interface LinuxPortOptions {
   /** What is known of the device besides its path. */
@@ -80,59 +80,6 @@ export function linuxPort(path: string, options: LinuxPortOptions = {}): PortSou
 }
 
 type Located = LinuxPortOptions & Required<Pick<LinuxPortOptions, 'locate'>>
-
-/** With the lock file that says so to other programs, where there can be one. */
-type LockedTty = OpenedTty & { lock?: DeviceLock }
-
-/** Before the device is opened, since that moves its lines. @throws FarportError as openTty() does */
-async function openLocked(
-  libc: Libc,
-  path: string,
-  wanted: Wanted,
-  { lockFolder, log }: LinuxPortOptions,
-): Promise<LockedTty> {
-  const isDevice = (await stat(path).catch(() => undefined))?.isCharacterDevice() ?? false
-  // openTty() says what is wrong with it.
-  if (!isDevice) return await openNamingHolder(libc, path, wanted)
-  const taken = await lockDevice(path, lockFolder)
-  switch (taken.state) {
-    case 'held':
-      throw new FarportError('ERR_PORT_BUSY', await heldMessage(path, taken))
-    case 'unavailable':
-      log?.info({ device: path, reason: taken.reason.message }, 'the device has no lock file')
-      return await openNamingHolder(libc, path, wanted)
-    case 'locked': {
-      const { lock } = taken
-      try {
-        return { ...(await openNamingHolder(libc, path, wanted)), lock }
-      } catch (error) {
-        await lock.undo()
-        throw error
-      }
-    }
-  }
-}
-
-async function heldMessage(path: string, { file, pid }: { file: string; pid: number | undefined }) {
-  if (pid === undefined)
-    return `${path} is locked by ${file}, which does not say by which program: remove that file if there is none.`
-  const holder = await describeProcess(pid)
-  return `${path} is in use by ${holder}, says ${file}: ${remedyFor(holder, await realpath(path))}.`
-}
-
-async function openNamingHolder(libc: Libc, path: string, wanted: Wanted): Promise<OpenedTty> {
-  try {
-    return await openTty(libc, path, wanted)
-  } catch (error) {
-    if (!(error instanceof FarportError) || error.code !== 'ERR_PORT_BUSY') throw error
-    const holder = await portHolder(path)
-    const message =
-      holder === undefined
-        ? `${path} is in use by another program: \`sudo fuser -v ${path}\` says which.`
-        : `${path} is in use by ${holder}: ${remedyFor(holder, await realpath(path))}.`
-    throw new FarportError('ERR_PORT_BUSY', message, { cause: error })
-  }
-}
 
 /** One opening of a Linux serial port. The stream below it lives on while devices come and go. */
 class LinuxPort extends FdDuplex implements SerialPort {

@@ -44,6 +44,9 @@ async function countOpen(pid: string, device: string): Promise<number> {
 
 /** "minicom (process 4711)" */
 export async function describeProcess(pid: string | number): Promise<string> {
-  const name = await readFile(`/proc/${pid}/comm`, 'utf8').catch(() => '')
-  return name === '' ? `process ${pid}` : `${name.trim()} (process ${pid})`
+  const read = (file: string) => readFile(`/proc/${pid}/${file}`, 'utf8').catch(() => '')
+  const name = (await read('comm')).trim()
+  // What a thread calls itself says nothing, as Node's first one.
+  const told = name === 'MainThread' ? basename((await read('cmdline')).split('\0', 1)[0] as string) : name
+  return told === '' ? `process ${pid}` : `${told} (process ${pid})`
 }

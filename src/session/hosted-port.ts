@@ -306,6 +306,8 @@ export class HostedPort {
     const { peerId } = caller
     if (this.#hold.state === 'held' && isGhostOf(this.#hold.session, peerId))
       await end(this.#hold.session, 'the same peer opened the port anew')
+    // Who comes right behind a holder that has closed the port waits while that one's last bytes leave.
+    if (this.#hold.state === 'held' && this.#hold.session.channel.destroyed) await gone(this.#hold.session)
     const hold = this.#hold
     const { name } = this
     if (hold.state !== 'free' && !(hello.steal && hold.state === 'held'))
@@ -349,9 +351,7 @@ export class HostedPort {
     const error = new FarportError('ERR_PORT_BUSY', `${this.name} was taken over by ${who}`)
     this.#taken = { channelId: loser.channelId, error }
     loser.channel.destroy(error)
-    const impatient = setTimeout(() => loser.hurry.abort(), LAST_BYTES_MS)
-    await loser.ended
-    clearTimeout(impatient)
+    await gone(loser)
     const from = loser.caller.peerId
     this.#options.log.info({ peer: peerId, from, port: this.name }, 'the port was taken over')
     this.#options.tell({ event: 'steal', peerId, ...(path && { path }), port: this.name, from })
@@ -576,6 +576,13 @@ function roundTripOf({ channel }: Session): { roundTripMs?: number } {
 async function end({ channel, ended }: Session, why: string): Promise<void> {
   channel.destroy(new FarportError('ERR_CHANNEL_LOST', why))
   await ended
+}
+
+/** Resolves when the port is free of a session whose channel is over; its last bytes get so much time and no more. */
+async function gone({ ended, hurry }: Session): Promise<void> {
+  const impatient = setTimeout(() => hurry.abort(), LAST_BYTES_MS)
+  await ended
+  clearTimeout(impatient)
 }
 
 /** Leaves an open device to whoever comes next: without a break, and without bytes that could not leave in time. */

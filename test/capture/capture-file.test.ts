@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
-import { createReadStream } from 'node:fs'
-import { mkdtemp, readdir, readFile, rm, stat, symlink, writeFile } from 'node:fs/promises'
+import { createReadStream, existsSync, readFileSync } from 'node:fs'
+import { mkdir, mkdtemp, readdir, readFile, rm, stat, symlink, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { mock, type TestContext, test } from 'node:test'
@@ -51,15 +51,27 @@ test('a full file makes room, and so does each start; only so many are kept', as
     for (let i = 0; i < 3; i++) {
       // 1024 bytes are more than 4 KiB in hex.
       capture.record('fromDevice', Buffer.alloc(1024, 0x61 + 3 * start + i))
-      await until('it is written', () => Reflect.get(capture.status, 'lost') === 0)
-      await new Promise((resolve) => setImmediate(resolve))
+      const line = `|${String.fromCharCode(0x61 + 3 * start + i).repeat(16)}|\n`
+      await until('it is written', () => existsSync(path) && count(readFileSync(path, 'utf8'), line) === 64)
     }
   }
   assert.deepEqual((await readdir(dir)).sort(), ['c', 'c.1', 'c.2'])
-  const newest = await bytesIn(path)
-  assert.ok(newest.endsWith('i'), newest.slice(-1))
-  const all = (await bytesIn(`${path}.2`)) + (await bytesIn(`${path}.1`)) + newest
-  assert.match(all, /^[a-h]*i+$/)
+  for (const [name, letter] of [
+    ['c.2', 'g'],
+    ['c.1', 'h'],
+    ['c', 'i'],
+  ] as const)
+    assert.equal(await bytesIn(join(dir, name)), letter.repeat(1024))
+})
+
+test('a path that is a directory or a device is left alone', async (t) => {
+  const dir = await folder(t)
+  const path = join(dir, 'log')
+  await mkdir(path)
+  await using capture = new CaptureFile('p', options(path), log)
+  await stopped(capture)
+  assert.match(String(capture.status.reason), /log is there and is no file/)
+  assert.deepEqual(await readdir(dir), ['log'])
 })
 
 test('never writes through a link that somebody put there', async (t) => {
@@ -94,7 +106,7 @@ test('where it can’t write, it says why, counts what is lost, and goes on when
   capture.record('fromDevice', Buffer.from('there'))
   await capture[Symbol.asyncDispose]()
   assert.equal(await bytesIn(path), 'there')
-  assert.match(await readFile(path, 'utf8'), /lost 7 bytes/)
+  assert.match(await readFile(path, 'utf8'), /^# farport capture of p\n# \S+ lost 7 bytes\n/)
 })
 
 test('what comes faster than it can be written is counted, not kept', async (t) => {
@@ -141,6 +153,10 @@ test('ports that are told the same go on in the same file; others begin or end',
   assert.equal(await bytesIn(join(dir, 'a')), '12')
   assert.equal(await bytesIn(join(dir, 'b')), '3')
 })
+
+function count(text: string, part: string): number {
+  return text.split(part).length - 1
+}
 
 async function stopped(capture: CaptureFile): Promise<void> {
   await turns(() => capture.status.state === 'stopped')

@@ -198,3 +198,29 @@ test('a name with a * is for a device that is looked for', () => {
     /^farport\.yaml:1:9: ports\.gps-\*\.device: is one device/,
   )
 })
+
+test('a capture is one file of one port', () => {
+  const text = [
+    'ports:',
+    '  a: {device: /dev/a, capture: {file: c.hex, format: pcap}}',
+    '  b: {device: /dev/b, capture: {format: hex}}',
+    '  c: {device: /dev/c, capture: {file: c.hex, rotate: 1KiB, keep: -1}}',
+    'defaults:',
+    '  capture: {file: all.hex}',
+  ].join('\n')
+  const [format, file, rotate, keep, defaults, ...rest] = complaints(text)
+  assert.equal(format, 'farport.yaml:2:46: ports.a.capture.format: is one of hex, asciicast, pcapng')
+  assert.equal(file, 'farport.yaml:3:23: ports.b.capture.file: is missing')
+  assert.equal(rotate, 'farport.yaml:4:46: ports.c.capture.rotate: is 4KiB at least')
+  assert.equal(keep, 'farport.yaml:4:60: ports.c.capture.keep: is 0 at least')
+  assert.match(defaults ?? '', /^farport\.yaml:6:3: defaults\.capture: there is no such key/)
+  assert.deepEqual(rest, [])
+  const twice =
+    'ports:\n  a: {device: /dev/a, capture: {file: c}}\n  b:\n    device: /dev/b\n    capture: {file: c}\n'
+  assert.deepEqual(complaints(twice), [
+    'farport.yaml:5:5: ports.b.capture: goes to the same file as that of a',
+  ])
+  assert.deepEqual(complaints('ports:\n  "u-*": {device: "usb:0403:*", capture: {file: c}}\n'), [
+    'farport.yaml:2:31: ports.u-*.capture: is one file, and a port with a * in its name is for many devices',
+  ])
+})

@@ -64,6 +64,7 @@ test(
     assert.deepEqual(names(ports), ['ftdi-A1'])
     assert.deepEqual(await ports.absent(), [])
     const [first] = ports.ports
+    assert.equal(first?.source.description.usb?.serialNumber, 'A1')
     await machine.plug('1-3', 'ttyUSB2', { serial: 'B2', productId: '6015' })
     await ports.look()
     assert.deepEqual(names(ports), ['ftdi-A1', 'ftdi-B2'])

@@ -5,7 +5,7 @@ import { readFileSync } from 'node:fs'
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { test } from 'node:test'
-import { ReadlineParser } from 'serialport'
+import { ReadlineParser, SerialPort } from 'serialport'
 import { FarportError, farportBinding, openFarport, serialPortOf } from '../../src/index.ts'
 import { exchange } from '../support/exchange.ts'
 import { ptyPair } from '../support/pty-pair.ts'
@@ -13,12 +13,14 @@ import { TwoHomes } from '../support/two-homes.ts'
 import { until } from '../support/until.ts'
 
 const index = new URL('../../src/index.ts', import.meta.url).href
+/** What @serialport/stream exports. */
+const SerialPortStream = Object.getPrototypeOf(SerialPort) as new (options: object) => SerialPort
 const page = new URL('../../docs/library.md', import.meta.url)
 
-async function withPorts() {
+async function withPorts(grant = 'ports=gps,echo') {
   const homes = await TwoHomes.make()
   const device = homes.use(ptyPair())
-  await homes.grant('ports=gps,echo')
+  await homes.grant(grant)
   const agent = await homes.share('simulated:gps=gps', `${device.slavePath}=echo`)
   return { homes, device, agent, [Symbol.asyncDispose]: () => homes[Symbol.asyncDispose]() }
 }
@@ -98,6 +100,57 @@ test("serialport's class on a far port", async () => {
   // The same object can be opened again.
   await done((callback) => echo.open(callback))
   await done((callback) => echo.close(callback))
+})
+
+test('as modbus-serial does it: a binding among the options, opened later, a frame there and back', async () => {
+  await using bench = await withPorts()
+  await using farport = await openFarport({ home: bench.homes.clientHome })
+  const options = { baudRate: 19200, parity: 'none' as const, autoOpen: false }
+  const port = new SerialPort(
+    Object.assign({}, { path: 'a/echo' }, options, { binding: farportBinding(farport) }) as never,
+  )
+  await done((callback) => port.open(callback))
+  const frame = Buffer.from('010300000002c40b', 'hex')
+  const asked = once(bench.device.master, 'data')
+  port.write(frame)
+  assert.deepEqual((await asked)[0], frame)
+  const answered = once(port, 'data')
+  bench.device.master.write(Buffer.from('01030400010002aa32', 'hex'))
+  assert.equal((await answered)[0].toString('hex'), '01030400010002aa32')
+  await done((callback) => port.close(callback))
+})
+
+test('as zigbee-herdsman does it: software flow control, set and get by callback, closed without listeners', async () => {
+  await using bench = await withPorts()
+  await using farport = await openFarport({ home: bench.homes.clientHome })
+  const port = new SerialPortStream({
+    ...{ path: 'a/echo', baudRate: 115200, rtscts: false, xon: true, xoff: true },
+    ...{ dataBits: 8, parity: 'none', stopBits: 1, autoOpen: false, binding: farportBinding(farport) },
+  })
+  await done((callback) => port.open(callback))
+  assert.equal(port.isOpen, true)
+  await done((callback) => port.set({ dtr: false, rts: false }, callback))
+  await done((callback) => port.get(callback))
+  const asked = once(bench.device.master, 'data')
+  assert.equal(port.write(Buffer.from('1ac038bc7e', 'hex')), true)
+  assert.equal((await asked)[0].toString('hex'), '1ac038bc7e')
+  port.removeAllListeners()
+  await done((callback) => port.close(callback))
+  assert.equal(port.isOpen, false)
+})
+
+test('a port is taken over, and the one who had it hears of it; watch and steal are not both', async () => {
+  await using bench = await withPorts('ports=* may=use,watch,steal')
+  await using first = await openFarport({ home: bench.homes.clientHome })
+  const held = await first.open('a/gps')
+  const lost = once(held, 'error')
+  await assert.rejects(first.open('a/gps', { watch: true, steal: true }), hasCode('ERR_USAGE'))
+  await using taken = await first.open('a/gps', { steal: true })
+  const [error] = await lost
+  assert.match(error.message, /gps was taken over by another program of the same peer/)
+  assert.match(String((await once(taken, 'data'))[0]), /\$G|,|\*/)
+  await using watcher = await first.open('a/gps', { watch: true, replayBytes: 0 })
+  assert.ok((await once(watcher, 'data'))[0].length > 0)
 })
 
 test('a read that waits is canceled by close, and a closed binding says so', async () => {

@@ -7,6 +7,7 @@ import type { PortSource } from '../../src/serial/port.ts'
 import type { Right } from '../../src/trust/grants.ts'
 import { readMessage, writeMessage } from '../../src/wire/message.ts'
 import { SessionPair } from '../support/session-pair.ts'
+import { until } from '../support/until.ts'
 
 const refusedWith = (code: string) => (error: unknown) => error instanceof FarportError && error.code === code
 
@@ -42,6 +43,20 @@ test('a port is free again as soon as its holder has closed it', async () => {
     port.end()
     await once(port, 'close')
   }
+})
+
+test('who comes while the last bytes of a holder that has left are stuck waits, and gets the port', async () => {
+  const { a, b } = nullModemSources('test')
+  await using pair = new SessionPair({ port: a })
+  // It reads nothing, and what it has room for is soon full.
+  await using device = await b.open({ signal: AbortSignal.timeout(5_000) })
+  const first = await pair.open('port')
+  first.on('error', () => {})
+  first.write(Buffer.alloc(512 * 1024))
+  await until('bytes are at the device', () => device.readableLength > 0)
+  first.destroy()
+  const second = await pair.open('port', { peer: 'another' })
+  await second[Symbol.asyncDispose]()
 })
 
 test('a peer whose program died gets its port back at once, another peer does not', async () => {

@@ -175,10 +175,10 @@ test('what is written to a device that is away for long is thrown away, but not 
     if (!port.destroyed) port.write('on and on', again)
   }
   again()
-  await until('the first is dropped', () => drops() === 1)
-  const startedAt = performance.now()
-  await until('two more are', () => drops() === 3)
-  assert.ok(performance.now() - startedAt > 900, 'each waited half a second')
+  await until('some are dropped', () => drops() > 0)
+  const [before, startedAt] = [drops(), performance.now()]
+  await until('two more are', () => drops() >= before + 2)
+  assert.ok(performance.now() - startedAt > 450, 'the second of them did not wait half a second')
 })
 
 test('a carrier that is replaced while the device is away does not bring the device back', async () => {

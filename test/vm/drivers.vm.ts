@@ -120,26 +120,37 @@ test('a line that moves is seen, and so is a short pulse', needsModem, async (t)
   t.diagnostic(`DSR seen down after ${downMs.toFixed(0)} ms`)
 })
 
-test('a break and bytes of the wrong parity are counted', needsModem, async () => {
-  await using ports = await pair({ baudRate: 9600 })
-  const errors: LineErrors = { framing: 0, parity: 0, overrun: 0, break: 0 }
-  ports.b.on('lineErrors', (more) => {
-    for (const name of ['framing', 'parity', 'overrun', 'break'] as const) errors[name] += more[name]
-  })
-  const atB = received(ports.b)
-  await ports.a.setBreak(true)
-  await until('the break', () => errors.break === 1)
-  await ports.a.setBreak(false)
-  assert.equal(errors.framing, 0)
-  await ports.a.configure({ parity: 'odd' })
-  await ports.b.configure({ parity: 'even' })
-  atB.bytes = Buffer.alloc(0)
-  ports.a.write(Buffer.from([0xff, 0x00, 0x41]))
-  await until('parity errors', () => errors.parity > 0)
-  await until('the bytes themselves', () => atB.bytes.length >= 3)
-  assert.deepEqual(atB.bytes, Buffer.from([0xff, 0x00, 0x41]))
-  assert.equal(errors.break, 1)
-})
+test(
+  'breaks and errors are counted; a break is no byte, a byte with an error is one',
+  needsModem,
+  async () => {
+    await using ports = await pair({ baudRate: 9600 })
+    const errors: LineErrors = { framing: 0, parity: 0, overrun: 0, break: 0 }
+    ports.b.on('lineErrors', (more) => {
+      for (const name of ['framing', 'parity', 'overrun', 'break'] as const) errors[name] += more[name]
+    })
+    const atB = received(ports.b)
+    await ports.a.setBreak(true)
+    await until('the break', () => errors.break === 1)
+    await ports.a.setBreak(false)
+    assert.equal(errors.framing, 0)
+    ports.a.write('after')
+    await until('the byte behind it', () => atB.bytes.length >= 5)
+    assert.equal(atB.bytes.toString(), 'after')
+    await ports.a.configure({ parity: 'odd' })
+    await ports.b.configure({ parity: 'even' })
+    atB.bytes = Buffer.alloc(0)
+    ports.a.write(Buffer.from([0xff, 0x00, 0x41]))
+    await until('parity errors', () => errors.parity > 0)
+    await until('the bytes themselves', () => atB.bytes.length >= 3)
+    assert.deepEqual(atB.bytes, Buffer.from([0xff, 0x00, 0x41]))
+    assert.equal(errors.break, 1)
+    assert.equal(errors.framing, 0)
+    await ports.a.configure({ baudRate: 4800 })
+    ports.a.write('U')
+    await until('a framing error', () => errors.framing > 0)
+  },
+)
 
 test('RTS/CTS holds the sender up, reads go on, purge lets the write go', needsModem, async () => {
   await using ports = await pair({ baudRate: 115200, outputFlow: 'rtscts', inputFlow: 'rtscts' })
@@ -158,6 +169,33 @@ test('RTS/CTS holds the sender up, reads go on, purge lets the write go', needsM
   await ports.a.purge('tx')
   await until('the write to complete', () => done)
 })
+
+test(
+  'a port that RTS/CTS holds up closes at once, and what it held is not sent later',
+  needsModem,
+  async (t) => {
+    await using b = await linuxPort(pathB).open({ settings: { baudRate: 115200 } })
+    const atB = received(b)
+    const a = await linuxPort(pathA).open({ settings: { baudRate: 115200, outputFlow: 'rtscts' } })
+    a.on('error', () => {})
+    await b.setLines({ rts: false })
+    await until('CTS down', () => !a.lines.cts)
+    a.write(Buffer.alloc(32 * 1024, 0x58))
+    await delay(100)
+    const closed = once(a, 'close')
+    const start = performance.now()
+    a.destroy()
+    await closed
+    const closeMs = performance.now() - start
+    assert.ok(closeMs < 2000, `${closeMs.toFixed(0)} ms`)
+    await b.setLines({ rts: true })
+    await using again = await linuxPort(pathA).open({ settings: { baudRate: 115200 } })
+    again.write('new')
+    await until('the next bytes', () => atB.bytes.toString().endsWith('new'))
+    assert.ok(atB.bytes.length < 1024, `${atB.bytes.length} bytes came from the driver`)
+    t.diagnostic(`closed in ${closeMs.toFixed(0)} ms`)
+  },
+)
 
 test('our opening and closing moves DTR no oftener than the kernel does', needsModem, async () => {
   await using b = await linuxPort(pathB).open({ settings: { baudRate: 115200 } })

@@ -1,7 +1,8 @@
 /**
  * `npm run test:vm`: the Linux port on real drivers, in a throw-away machine of QEMU's. Its root is this system's, by 9p and
- * read-only; what the guest writes stays in its memory. Two FTDI adapters (ftdi_sio) are joined to each other, and two
- * 16550 UARTs. Their cables carry data alone: modem lines and line errors need other hardware.
+ * read-only; what the guest writes stays in its memory. Two FTDI adapters of QEMU's (ftdi_sio) are joined to each other, and
+ * two 16550 UARTs; their cables carry data alone. Two more FTDI adapters are ours, see ftdi-pair.ts, and have modem lines,
+ * breaks and errors.
  *
  * Needs root (9p of the root) and a Debian-like system with qemu-system-x86. The kernel and busybox are Debian's packages,
  * downloaded by apt and unpacked, not installed, into the user's cache.
@@ -24,19 +25,21 @@ import { basename, join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 
+const FTDI_PAIR = fileURLToPath(import.meta.resolve('./ftdi-pair.ts'))
 const DRIVER_TESTS = fileURLToPath(import.meta.resolve('./drivers.vm.ts'))
 const DEADLINE_MS = 600_000
 const QEMU = 'qemu-system-x86_64'
 const APT_CACHE = 'apt-cache'
 const APT_GET = 'apt-get'
 const DPKG = 'dpkg'
-const MODULES = ['virtio_pci', '9pnet_virtio', '9p', 'overlay', 'xhci_pci', 'ftdi_sio']
+const MODULES = ['virtio_pci', '9pnet_virtio', '9p', 'overlay', 'xhci_pci', 'ftdi_sio', 'vhci_hcd']
 const EXIT_MARK = 'farport-vm: exit '
 
 /** The guest's ports, in pairs that are joined. ttyS0 is the console, ttyS1 to ttyS3 are the PC's own. */
 const PAIRS = [
-  { driver: 'ftdi_sio', paths: '/dev/ttyUSB0,/dev/ttyUSB1' },
-  { driver: '8250', paths: '/dev/ttyS4,/dev/ttyS5' },
+  { driver: 'ftdi_sio', paths: '/dev/ttyUSB0,/dev/ttyUSB1', cable: 'data' },
+  { driver: '8250', paths: '/dev/ttyS4,/dev/ttyS5', cable: 'data' },
+  { driver: 'ftdi_sio with modem lines', paths: '/dev/ttyUSB2,/dev/ttyUSB3', cable: 'modem' },
 ]
 
 /** A kernel, its modules and busybox, unpacked below `folder`. Answers the kernel's version. */
@@ -93,11 +96,11 @@ function modulesInOrder(folder: string, version: string): string[] {
 
 /** The guest's first and only program: loads drivers, goes to the root by 9p, runs the tests, powers off. */
 function initScript(modules: string[]): string {
+  const inRoot = 'chroot /root /usr/bin/env -i HOME=/run PATH=/usr/sbin:/usr/bin:/sbin:/bin'
   const runs = PAIRS.map(
-    ({ driver, paths }) => `
+    ({ driver, paths, cable }) => `
 echo "farport-vm: on ${driver}"
-chroot /root /usr/bin/env -i HOME=/run PATH=/usr/sbin:/usr/bin:/sbin:/bin FARPORT_VM_PAIR=${paths} \\
-  "${process.execPath}" --test --test-timeout=150000 "${DRIVER_TESTS}" </root/dev/null
+${inRoot} FARPORT_VM_PAIR=${paths} FARPORT_VM_CABLE=${cable} "${process.execPath}" --test --test-timeout=150000 "${DRIVER_TESTS}" </root/dev/null
 echo "${EXIT_MARK}$?"`,
   )
   return `#!/bin/busybox sh
@@ -112,7 +115,11 @@ for folder in proc sys dev; do mount --move /$folder /root/$folder; done
 mount -t tmpfs run /root/run; mount -t tmpfs tmp /root/tmp
 mkdir -p /root/dev/pts; mount -t devpts devpts /root/dev/pts
 ifconfig lo up
-for i in $(seq 100); do [ -e /root/dev/ttyUSB1 ] && break; usleep 100000; done
+await() { for i in $(seq 100); do [ -e /root/dev/$1 ] && return; usleep 100000; done; }
+await ttyUSB1
+ln -s /root/dev/null /dev/null # what runs in the background reads it
+${inRoot} "${process.execPath}" "${FTDI_PAIR}" </root/dev/null &
+await ttyUSB3
 ${runs.join('\n')}
 poweroff -f
 `
