@@ -19,6 +19,9 @@ export async function openLocked(
   const isDevice = (await stat(path).catch(() => undefined))?.isCharacterDevice() ?? false
   // openTty() says what is wrong with it.
   if (!isDevice) return await openNamingHolder(libc, path, wanted)
+  // The number of a PTY is another's a moment after it is gone, and a lock that is not gone by then would keep that one out.
+  if (lockFolder === undefined && (await deviceAt(path)).startsWith('/dev/pts/'))
+    return await openNamingHolder(libc, path, wanted)
   const taken = await lockDevice(path, lockFolder)
   switch (taken.state) {
     case 'held':

@@ -1,8 +1,9 @@
 """The two ends of a serial path, as small and fast as a script can be, the same for every stack that is measured.
 
   ends.py echo LINK               a device on a PTY found at LINK, which sends back what it gets; runs until killed
-  ends.py rtt TTY COUNT           COUNT one-byte round trips; prints {"p50", "p99"} in microseconds
+  ends.py rtt TTY COUNT BYTES     COUNT round trips of so many bytes; prints {"p50", "p99"} in microseconds
   ends.py bulk TTY MIB            MIB mebibytes out and back at once; prints {"mib_s", "wrong"}
+  ends.py paced SECONDS BPS TTY.. BPS bytes a second out and back on each of them; prints {"sent", "got", "wrong"}
 """
 import json
 import os
@@ -39,21 +40,23 @@ def settle(fd):
         os.read(fd, 65536)
 
 
-def rtt(path, count):
+def rtt(path, count, size):
     fd = open_raw(path)
     settle(fd)
     times = []
-    for i in range(count + 100):
-        sent = bytes([i % 251])
+    # The first ones warm up whatever compiles, caches or grows its buffers.
+    for i in range(count + max(100, count // 3)):
+        sent = bytes([i % 251]) * size
         start = time.perf_counter()
         os.write(fd, sent)
-        got = os.read(fd, 1)
+        got = os.read(fd, size)
+        while len(got) < size:
+            got += os.read(fd, size - len(got))
         if got != sent:
             raise SystemExit(f"sent {sent!r}, got {got!r}")
-        if i >= 100:
-            times.append((time.perf_counter() - start) * 1e6)
-    times.sort()
-    print(json.dumps({"p50": round(times[len(times) // 2], 1), "p99": round(times[len(times) * 99 // 100], 1)}))
+        times.append((time.perf_counter() - start) * 1e6)
+    times = sorted(times[-count:])
+    print(json.dumps({"p50": round(times[count // 2], 1), "p99": round(times[count * 99 // 100], 1)}))
 
 
 def bulk(path, mib):
@@ -82,5 +85,38 @@ def bulk(path, mib):
     print(json.dumps({"mib_s": round(mib / (time.perf_counter() - start), 2), "wrong": wrong}))
 
 
+def paced(seconds, rate, paths):
+    fds = [open_raw(path) for path in paths]
+    for fd in fds:
+        settle(fd)
+        os.set_blocking(fd, False)
+    sent, got, wrong = [0] * len(fds), [0] * len(fds), 0
+    pattern = bytes((i * 7 + 3) & 0xFF for i in range(256)) * 260
+    start = time.perf_counter()
+    while (now := time.perf_counter() - start) < seconds + 1:
+        due = int(min(now, seconds) * rate)
+        for i, fd in enumerate(fds):
+            if due > sent[i]:
+                at = sent[i] % 256
+                try:
+                    sent[i] += os.write(fd, pattern[at:at + min(due - sent[i], 4096)])
+                except BlockingIOError:
+                    pass
+        for fd in select.select(fds, [], [], 0)[0]:
+            i = fds.index(fd)
+            data = os.read(fd, 65536)
+            at = got[i] % 256
+            wrong += data != pattern[at:at + len(data)]
+            got[i] += len(data)
+        # As often as a program that fills a 115200 baud UART's buffer would.
+        time.sleep(0.01)
+    print(json.dumps({"sent": sum(sent), "got": sum(got), "wrong": wrong}))
+
+
 command, *args = sys.argv[1:]
-{"echo": lambda: echo(args[0]), "rtt": lambda: rtt(args[0], int(args[1])), "bulk": lambda: bulk(args[0], int(args[1]))}[command]()
+{
+    "echo": lambda: echo(args[0]),
+    "rtt": lambda: rtt(args[0], int(args[1]), int(args[2])),
+    "bulk": lambda: bulk(args[0], int(args[1])),
+    "paced": lambda: paced(float(args[0]), int(args[1]), args[2:]),
+}[command]()

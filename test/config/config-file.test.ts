@@ -221,6 +221,6 @@ test('a capture is one file of one port', () => {
     'farport.yaml:5:5: ports.b.capture: goes to the same file as that of a',
   ])
   assert.deepEqual(complaints('ports:\n  "u-*": {device: "usb:0403:*", capture: {file: c}}\n'), [
-    'farport.yaml:2:31: ports.u-*.capture: is one file, and a port with a * in its name is for many devices',
+    'farport.yaml:2:33: ports.u-*.capture: is one file, and a port with a * in its name is for many devices',
   ])
 })

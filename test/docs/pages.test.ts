@@ -8,7 +8,6 @@ import { readPage } from './page.ts'
 
 /** Pages without markers, and why nothing of them is run here. A page that is neither marked nor in here fails the test. */
 const NOT_RUN: Readonly<Record<string, string>> = {
-  'captures.md': 'needs a device; test/e2e/capture.test.ts has one that is made up',
   'compatibility.md': 'printed by `npm run compat`, not typed',
   'config.md': 'made of the schema, whose tests are in test/config',
   'from-ser2net.md': 'other programs’ configurations; test/import runs them',

@@ -10,6 +10,9 @@ import { ptyPair } from '../support/pty-pair.ts'
 import { Terminal } from '../support/terminal.ts'
 import { until } from '../support/until.ts'
 
+/** PTYs get lock files only where they are asked for. */
+const LOCKS = { lockFolder: '/var/lock' }
+
 /** Programs in front of the very device that farport shares. */
 async function deviceAndTerminal() {
   const stack = new AsyncDisposableStack()
@@ -31,7 +34,7 @@ test('minicom and farport respect each other’s lock files', {
   terminal.run(minicom)
   await terminal.reads(/CTRL-A Z/)
   const pid = Number.parseInt(await readFile(lock, 'latin1'), 10)
-  await assert.rejects(linuxPort(pty.slavePath).open({}), {
+  await assert.rejects(linuxPort(pty.slavePath, LOCKS).open({}), {
     code: 'ERR_PORT_BUSY',
     message: `${pty.slavePath} is in use by minicom (process ${pid}), says ${lock}: end that program.`,
   })
@@ -41,7 +44,7 @@ test('minicom and farport respect each other’s lock files', {
   await terminal.status()
   await until('minicom has taken its lock away', () => !existsSync(lock))
 
-  await using port = await linuxPort(pty.slavePath).open({})
+  await using port = await linuxPort(pty.slavePath, LOCKS).open({})
   assert.equal(await readFile(lock, 'latin1'), `${String(process.pid).padStart(10)}\n`)
   terminal.run(minicom)
   await terminal.reads(/Device \S+ is locked/)
