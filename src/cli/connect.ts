@@ -19,6 +19,7 @@ interface ConnectFlags extends CommonFlags {
   lines: boolean
   line?: string[]
   mode?: number
+  owner?: string
   group?: string
   resume: number
   wait?: true
@@ -46,6 +47,7 @@ export const connectCommand = new Command('connect')
     'how the remote line is to be: 7E1, or with its speed 9600-7E1. One for all ports, or one for each',
   )
   .option('--mode <mode>', 'with --pty: who may open it, in octal (default: 660)', fileMode)
+  .option('--owner <user>', 'with --pty: the user it belongs to; only root can give it to another')
   .option('--group <group>', 'with --pty: the group that may open it, such as dialout')
   .option(
     '--resume <seconds>',
@@ -142,8 +144,12 @@ function describe(event: DaemonEvent): string | undefined {
 
 /** Pairs each PEER/PORT with its local end. @throws FarportError ERR_USAGE */
 function linksOf(targets: string[], flags: ConnectFlags): Link[] {
-  const { mode, group } = flags
-  const access = { ...(mode !== undefined && { mode }), ...(group !== undefined && { group }) }
+  const { mode, owner, group } = flags
+  const access = {
+    ...(mode !== undefined && { mode }),
+    ...(owner !== undefined && { owner }),
+    ...(group !== undefined && { group }),
+  }
   const endpoints: Endpoint[] = [
     // Whole, because the farport that makes it may run in another directory.
     ...(flags.pty ?? []).map((path) => ({ type: 'pty', path: resolve(path), access }) as const),
@@ -174,7 +180,7 @@ function linksOf(targets: string[], flags: ConnectFlags): Link[] {
       `${targets.length} PEER/PORT but ${endpoints.length} local ends: give one for each, in the same order`,
     )
   if (Object.keys(access).length > 0 && !kinds.has('pty'))
-    throw new FarportError('ERR_USAGE', '--mode and --group go with --pty')
+    throw new FarportError('ERR_USAGE', '--mode, --owner and --group go with --pty')
   if (!flags.lines && !kinds.has('serial'))
     throw new FarportError('ERR_USAGE', '--no-lines goes with --serial')
   const lines = linesOf(targets.length, flags)

@@ -100,6 +100,7 @@ export type Endpoint =
 interface PtyAccess {
   /** Permission bits, 0o660 for owner and group. */
   readonly mode?: number
-  /** A name or a number. */
+  /** Names or numbers. */
+  readonly owner?: string
   readonly group?: string
 }

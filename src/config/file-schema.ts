@@ -335,6 +335,14 @@ const linkEntries = {
     v.pipe(replay, v.description('with watch: at most so much of what the device sent before')),
   ),
   mode: v.exactOptional(v.pipe(fileMode, v.description('with pty: who may open it, in octal; "660"'))),
+  owner: v.exactOptional(
+    v.pipe(
+      v.string('is a user'),
+      v.description(
+        'with pty: the user it belongs to; only root can give it to another; the one that runs farport',
+      ),
+    ),
+  ),
   group: v.exactOptional(
     v.pipe(v.string('is a group'), v.description('with pty: the group that may open it, such as dialout')),
   ),

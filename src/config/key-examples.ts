@@ -44,6 +44,7 @@ export const KEY_EXAMPLES: Readonly<Record<string, string>> = {
   'links[].watch': 'true',
   'links[].replay': '4KiB',
   'links[].mode': '"666"',
+  'links[].owner': 'gpsd',
   'links[].group': 'dialout',
   'links[].modem-lines': 'false',
 }

@@ -107,9 +107,13 @@ function linkOf(link: FileLink): Link {
 }
 
 function endpointOf(link: FileLink): Endpoint {
-  const { pty, rfc2217, raw, serial, mode, group, 'modem-lines': modemLines = true } = link
+  const { pty, rfc2217, raw, serial, mode, owner, group, 'modem-lines': modemLines = true } = link
   if (pty !== undefined) {
-    const access = { ...(mode !== undefined && { mode }), ...(group !== undefined && { group }) }
+    const access = {
+      ...(mode !== undefined && { mode }),
+      ...(owner !== undefined && { owner }),
+      ...(group !== undefined && { group }),
+    }
     return { type: 'pty', path: pty, access }
   }
   if (rfc2217 !== undefined) return { type: 'rfc2217', ...rfc2217 }

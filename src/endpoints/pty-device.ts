@@ -11,9 +11,13 @@ import { isNew, makeNew, type ProgramLine, programLine, setIdle, showSettings } 
 /** Whether at least one program has the PTY open. It is `idle` only once all that programs wrote is in `stream`. */
 type PtyState = 'idle' | 'open'
 
+/** -1, as the kernel reads it in chown(2). */
+const UNCHANGED = 0xffff_ffff
+
 /** Which programs may open the slave. */
 export interface PtyAccess {
   readonly mode: number
+  readonly ownerId?: number
   readonly groupId?: number
 }
 
@@ -65,7 +69,7 @@ export class PtyDevice extends EventEmitter<PtyDeviceEvents> implements AsyncDis
 
   /**
    * @throws FarportError ERR_UNFIT on platforms other than Linux
-   * @throws the system's EPERM when the group is none of ours
+   * @throws the system's EPERM when the group is none of ours, or the owner is another and we are not root
    */
   constructor(access: PtyAccess) {
     super()
@@ -133,9 +137,8 @@ export class PtyDevice extends EventEmitter<PtyDeviceEvents> implements AsyncDis
     const libc = this.#libc
     const { fd, slavePath } = libc.openPtyMaster()
     try {
-      const { mode, groupId } = this.#access
-      // The owner stays: -1, as the kernel reads it.
-      if (groupId !== undefined) chownSync(slavePath, 0xffff_ffff, groupId)
+      const { mode, ownerId = UNCHANGED, groupId = UNCHANGED } = this.#access
+      if (ownerId !== UNCHANGED || groupId !== UNCHANGED) chownSync(slavePath, ownerId, groupId)
       chmodSync(slavePath, mode)
       const termios = libc.termios(fd)
       setUp(termios)

@@ -4,8 +4,8 @@ import { FarportError } from '../errors.ts'
 import type { Logger } from '../log.ts'
 import type { SerialPort } from '../serial/port.ts'
 import type { SerialSettings } from '../serial/settings.ts'
+import { accountId } from './account-id.ts'
 import type { LocalEndpoint, OpenPort } from './endpoint.ts'
-import { groupId } from './group-id.ts'
 import { type PtyAccess, PtyDevice } from './pty-device.ts'
 import { placeLink, removeLink } from './pty-link.ts'
 import { visit } from './pty-visit.ts'
@@ -15,6 +15,8 @@ export interface PtyOptions {
   link: string
   /** Who may open it, as a file mode. Default 0o660. */
   mode?: number
+  /** The user it belongs to, by name or number; only root may give it to another. Default the one that runs farport. */
+  owner?: string
   /** The group that `mode` is about, by name or number. Default as the system makes PTYs, often `tty`. */
   group?: string
   /**
@@ -45,11 +47,15 @@ const CLOSE_TIMEOUT_MS = 2_000
  * @throws FarportError ERR_IN_USE or ERR_USAGE for the link, ERR_UNFIT where there are no such PTYs
  */
 export async function createPtyEndpoint(options: PtyOptions, open: OpenPort): Promise<LocalEndpoint> {
-  const { link, mode = 0o660, group, line = {}, modemLines = true, log } = options
+  const { link, mode = 0o660, owner, group, line = {}, modemLines = true, log } = options
   const always = options.openRemote === 'always'
   const stop = new AbortController()
   const { signal } = stop
-  const device = makeDevice({ mode, ...(group !== undefined && { groupId: groupId(group) }) })
+  const device = makeDevice({
+    mode,
+    ...(owner !== undefined && { ownerId: accountId('user', owner) }),
+    ...(group !== undefined && { groupId: accountId('group', group) }),
+  })
   try {
     placeLink(link, device.path)
   } catch (error) {

@@ -82,7 +82,7 @@ test('links wait for their ports for ever, at every kind of local end', async (t
   const { links } = await load(
     t,
     'links:',
-    '  - {port: a/b, pty: /p, mode: "600", group: tty, line: 7E1, resume: 1m}',
+    '  - {port: a/b, pty: /p, mode: "600", owner: nobody, group: tty, line: 7E1, resume: 1m}',
     '  - {port: a/b, rfc2217: ":1"}',
     '  - {port: a/b, raw: ":2", watch: true, replay: 1KiB}',
     '  - {port: a/b, serial: /dev/x, modem-lines: false}',
@@ -92,7 +92,7 @@ test('links wait for their ports for ever, at every kind of local end', async (t
     {
       ...common,
       resumeMs: 60_000,
-      endpoint: { type: 'pty', path: '/p', access: { mode: 0o600, group: 'tty' } },
+      endpoint: { type: 'pty', path: '/p', access: { mode: 0o600, owner: 'nobody', group: 'tty' } },
       line: { dataBits: 7, parity: 'even', stopBits: 1 },
     },
     { ...common, endpoint: { type: 'rfc2217', host: '127.0.0.1', port: 1 } },

@@ -15,10 +15,12 @@ import { readFileSync } from 'node:fs'
  *     not run: REASON                   neither
  *     not run from here: REASON         the same for what has no marker of its own, to the end of the page
  *     in the test: THIS => THAT         anywhere: what stands for THIS on the test's machine
+ *     needs: PROGRAM                    anywhere: one that not every machine has
  */
 export interface Page {
   readonly blocks: readonly Block[]
   readonly standIns: readonly (readonly [what: string, by: string])[]
+  readonly needs: readonly string[]
 }
 
 export interface Block {
@@ -43,6 +45,7 @@ const SHELL = ['', 'sh']
 export function readPage(path: string): Page {
   const blocks: Block[] = []
   const standIns: [string, string][] = []
+  const needs: string[] = []
   let standing: Does = { kind: 'unmarked' }
   let marker: Does | undefined
   let fence: { line: number; language: string; text: string[] } | undefined
@@ -62,12 +65,14 @@ export function readPage(path: string): Page {
     } else if (comment !== undefined) {
       const [, what, by] = /^in the test: (.+) => (.+)$/.exec(comment) ?? []
       const [, reason] = /^not run from here: (.+)$/.exec(comment) ?? []
+      const [, program] = /^needs: (\S+)$/.exec(comment) ?? []
       if (what !== undefined && by !== undefined) standIns.push([what, by])
+      else if (program !== undefined) needs.push(program)
       else if (reason !== undefined) standing = { kind: 'not run', reason }
       else marker = parseMarker(comment, `${path}:${index + 1}`)
     } else if (marker !== undefined) throw new Error(`${path}:${index}: a marker stands before no block`)
   }
-  return { blocks, standIns }
+  return { blocks, standIns, needs }
 }
 
 function parseMarker(comment: string, where: string): Does {

@@ -3,6 +3,7 @@ import { globSync } from 'node:fs'
 import { access, readFile } from 'node:fs/promises'
 import { basename } from 'node:path'
 import { test } from 'node:test'
+import { unlessThere } from '../support/needed-programs.ts'
 import { Machines } from './machines.ts'
 import { readPage } from './page.ts'
 
@@ -35,7 +36,7 @@ for (const path of ['README.md', ...globSync('docs/*.md', { cwd: root })].sort()
     test(path, { skip: reason }, () => {})
     continue
   }
-  const skip = onLinux ? false : 'bash and PTYs'
+  const skip = onLinux ? unlessThere(...page.needs) : 'bash and PTYs'
   test(`${path}: what it says to type works`, { timeout: 120_000, skip }, async () => {
     assert.deepEqual(
       page.blocks.filter(({ does }) => does.kind === 'unmarked').map(({ line }) => `${path}:${line}`),

@@ -103,7 +103,7 @@ const usage: [name: string, args: string[], said: RegExp][] = [
   ],
   ['a watcher with a line', ['a/b', '--pty', '/tmp/x', '--watch', '--line', '7E1'], /--line goes with using/],
   ['--no-lines elsewhere', ['a/b', '--pty', '/tmp/x', '--no-lines'], /--no-lines goes with --serial/],
-  ['--mode elsewhere', ['a/b', '--raw', ':0', '--mode', '660'], /--mode and --group go with --pty/],
+  ['--mode elsewhere', ['a/b', '--raw', ':0', '--mode', '660'], /--mode, --owner and --group go with --pty/],
   ['no mode', ['a/b', '--pty', '/tmp/x', '--mode', 'rw'], /Three octal digits/],
 ]
 for (const [name, args, said] of usage)

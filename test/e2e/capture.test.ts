@@ -9,16 +9,7 @@ import { TwoHomes } from '../support/two-homes.ts'
 import { until } from '../support/until.ts'
 
 /** Reads so many bytes of a tty as they are, and closes it. */
-const READ = `
-import os, sys, tty
-fd = os.open(sys.argv[1], os.O_RDWR | os.O_NOCTTY)
-tty.setraw(fd)
-left = int(sys.argv[2])
-while left > 0:
-    got = os.read(fd, left)
-    left -= len(got)
-    sys.stdout.buffer.write(got)
-`
+const READ = 'exec 3<>"$0"; stty raw -echo <&3; head -c "$1" <&3'
 
 const config = (capture: string) => `listen: [/ip4/127.0.0.1/tcp/0]
 ports:
@@ -94,7 +85,7 @@ test('replay into a virtual serial port: each program hears it from the beginnin
   const replay = homes.start(['replay', homes.path('c.hex'), '--pty', link])
   await replay.event('ready')
   const read = async (bytes: number) => {
-    const { stdout } = await promisify(execFile)('python3', ['-c', READ, link, String(bytes)])
+    const { stdout } = await promisify(execFile)('sh', ['-c', READ, link, String(bytes)])
     return stdout
   }
   assert.equal(await read(5_000), text.slice(0, 5_000))

@@ -760,6 +760,20 @@ test('the group of the PTY is the one asked for, by name and by number', async (
   }
 })
 
+test('the owner of the PTY is the one asked for, by name and by number; only root can give it away', async () => {
+  if (process.getuid?.() !== 0) {
+    await assert.rejects(bench({ owner: '0' }), { code: 'ERR_UNFIT', message: /EPERM/ })
+    return
+  }
+  const id = Number((await run('id', '-u', 'nobody')).trim())
+  for (const owner of ['nobody', String(id)]) {
+    await using it = await bench({ owner })
+    assert.equal(statSync(it.link).uid, id)
+    assert.equal(statSync(it.link).mode & 0o777, 0o660)
+  }
+  await assert.rejects(bench({ owner: 'no-such-user' }), { code: 'ERR_USAGE', message: /“no-such-user”/ })
+})
+
 test('a group that there is not is named, and nothing is left behind', async () => {
   const before = openFds()
   await assert.rejects(bench({ group: 'no-such-group' }), { code: 'ERR_USAGE', message: /“no-such-group”/ })
