@@ -31,8 +31,13 @@ export const replayCommand = new Command('replay')
       if (flags.pty === undefined) await toStandardOutput(pieces(), flags.speed, signal)
       else {
         const link = flags.pty
-        const onReady = () => output.event('ready', { at: link }, `${link} is there for a program to open`)
-        await toPty(pieces, { link, speed: flags.speed, log, onReady }, signal)
+        const tell = (event: 'ready' | 'open' | 'close') =>
+          output.event(
+            event,
+            { at: link },
+            event === 'ready' ? `${link} is there for a program to open` : undefined,
+          )
+        await toPty(pieces, { link, speed: flags.speed, log, tell }, signal)
       }
     })
   })
@@ -80,13 +85,14 @@ interface ToPty {
   link: string
   speed: number
   log: Logger
-  onReady: () => void
+  /** `open` and `close` are of a program. */
+  tell: (event: 'ready' | 'open' | 'close') => void
 }
 
 /** A port that plays the capture from its beginning to each program, until one has got all of it. */
 async function toPty(
   pieces: () => ReturnType<typeof readCapture>,
-  { link, speed, log, onReady }: ToPty,
+  { link, speed, log, tell }: ToPty,
   signal: AbortSignal,
 ): Promise<void> {
   const { play } = await import('../capture/play.ts')
@@ -111,6 +117,7 @@ async function toPty(
           if (!over.signal.aborted) left = left.subarray(port.receive(left))
         }
       }
+      tell('open')
       // After the port has its attachment.
       queueMicrotask(() => {
         play(pieces(), { speed, signal: over.signal, write }).then(
@@ -128,6 +135,7 @@ async function toPty(
         onOutputs: () => {},
         onBreak: () => {},
         onClose: () => {
+          tell('close')
           over.abort()
           if (whole === 'played') done.resolve()
           else if (whole !== 'not yet') done.reject(whole.failed)
@@ -138,7 +146,7 @@ async function toPty(
   await using _endpoint = await createPtyEndpoint({ link, modemLines: false, log }, (until) =>
     source.open({ signal: until }),
   )
-  onReady()
+  tell('ready')
   await done.promise
   signal.removeEventListener('abort', onAbort)
 }
