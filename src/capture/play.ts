@@ -15,13 +15,13 @@ const MAX_WAIT_MS = 2 ** 31 - 1
 
 /**
  * Says again what the device said, when it said it: counted from the first piece, whichever way that went. What it was sent
- * is left out. Ends early, without an error, with the signal.
+ * is left out. Answers whether all was said; false when the signal came before.
  * @throws what reading the pieces throws, behind what came before
  */
 export async function play(
   pieces: AsyncIterable<Piece>,
   { speed, signal, write, clock = () => performance.now() }: PlayOptions,
-): Promise<void> {
+): Promise<boolean> {
   const start = clock()
   let firstMs: number | undefined
   for await (const { atMs, direction, bytes } of pieces) {
@@ -30,9 +30,10 @@ export async function play(
     // Clocks are set back at times; what came later stays later.
     const waitMs = start + (atMs - firstMs) / speed - clock()
     if (waitMs > 0) await passed(Math.min(waitMs, MAX_WAIT_MS), signal)
-    if (signal.aborted) return
+    if (signal.aborted) return false
     await write(bytes)
   }
+  return true
 }
 
 async function passed(ms: number, signal: AbortSignal): Promise<void> {

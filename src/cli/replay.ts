@@ -104,31 +104,25 @@ async function toPty(
   const description = { path: link, modemLines: false }
   const source = memorySource({
     description,
+    // No more than a driver has: what waits here counts as played.
+    receiveBufferBytes: 4096,
     attach: (port) => {
       const over = new AbortController()
-      let whole: 'not yet' | 'played' | { failed: unknown } = 'not yet'
+      let cutShort = false
       let onRoom = () => {}
       const write = async (bytes: Uint8Array) => {
         for (let left = bytes.subarray(port.receive(bytes)); left.length > 0 && !over.signal.aborted; ) {
           await new Promise<void>((resolve) => {
             onRoom = resolve
-            over.signal.addEventListener('abort', () => resolve(), { once: true })
           })
-          if (!over.signal.aborted) left = left.subarray(port.receive(left))
+          if (over.signal.aborted) cutShort = true
+          else left = left.subarray(port.receive(left))
         }
       }
       tell('open')
       // After the port has its attachment.
-      queueMicrotask(() => {
-        play(pieces(), { speed, signal: over.signal, write }).then(
-          () => {
-            whole = 'played'
-          },
-          (error: unknown) => {
-            whole = { failed: error }
-          },
-        )
-      })
+      const playing = Promise.resolve().then(() => play(pieces(), { speed, signal: over.signal, write }))
+      playing.catch(() => {})
       return {
         onBytes: ({ length }) => length,
         onRoom: () => onRoom(),
@@ -137,8 +131,10 @@ async function toPty(
         onClose: () => {
           tell('close')
           over.abort()
-          if (whole === 'played') done.resolve()
-          else if (whole !== 'not yet') done.reject(whole.failed)
+          onRoom()
+          playing.then((whole) => {
+            if (whole && !cutShort) done.resolve()
+          }, done.reject)
         },
       }
     },

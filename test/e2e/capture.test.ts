@@ -78,9 +78,9 @@ test('replay into a virtual serial port: each program hears it from the beginnin
   timeout: 60_000,
 }, async () => {
   await using homes = await TwoHomes.make()
-  const text = 'x'.repeat(16 * 1250)
+  const text = 'x'.repeat(16 * 12_500)
   const line = `2026-11-23T03:40:12.123456Z <${' 78'.repeat(16)}  |${'x'.repeat(16)}|\n`
-  await writeFile(homes.path('c.hex'), `# farport capture of x\n${line.repeat(1250)}`)
+  await writeFile(homes.path('c.hex'), `# farport capture of x\n${line.repeat(12_500)}`)
   const link = homes.path('tty')
   const replay = homes.start(['replay', homes.path('c.hex'), '--pty', link])
   await replay.event('ready')

@@ -55,6 +55,7 @@ test('who comes while the last bytes of a holder that has left are stuck waits, 
   first.write(Buffer.alloc(512 * 1024))
   await until('bytes are at the device', () => device.readableLength > 0)
   first.destroy()
+  await until('the host has heard of it', () => pair.carriers().length === 0)
   const second = await pair.open('port', { peer: 'another' })
   await second[Symbol.asyncDispose]()
 })
