@@ -141,7 +141,7 @@ function pluggable() {
 test('a device that stays away for too long gets nothing of what was written meanwhile, on neither side', async () => {
   const { source, far: b, near } = pluggable()
   await using pair = new SessionPair({ port: source })
-  await using port = await pair.open('port', { resumeMs: 60 })
+  await using port = await pair.open('port', { resumeMs: 400 })
   await using far = await b.open({})
   await port.drain()
   // So that bytes are on their way to the device when it goes.
@@ -166,7 +166,7 @@ test('a device that stays away for too long gets nothing of what was written mea
 test('what is written to a device that is away for long is thrown away, but not as fast as it comes', async () => {
   const { source, near } = pluggable()
   await using pair = new SessionPair({ port: source })
-  await using port = await pair.open('port', { resumeMs: 20 })
+  await using port = await pair.open('port', { resumeMs: 500 })
   await port.drain()
   near().unplug()
   await whenState(port, 'absent')
