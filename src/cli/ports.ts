@@ -11,7 +11,7 @@ export const portsCommand = new Command('ports')
   .action((peer: string | undefined, flags: CommonFlags) =>
     run(flags, async ({ home, output, log, signal }) => {
       if (peer === undefined) {
-        const { listPorts } = await import('../serial/discovery.ts')
+        const { listPorts } = await import('../device/discovery.ts')
         const ports = await listPorts()
         const rows = ports.map((port) => [
           port.byId ?? port.path,

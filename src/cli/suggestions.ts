@@ -4,7 +4,7 @@ import tab from '@bomb.sh/tab/commander'
 import { Command } from 'commander'
 import { configPath, resolveHome } from '../config/home.ts'
 import { loadConfig } from '../config/load-config.ts'
-import { listPorts } from '../serial/discovery.ts'
+import { listPorts } from '../device/discovery.ts'
 import { parseTrustedPeers, TRUSTED_PEERS } from '../trust/trusted-peers.ts'
 
 type Completion = ReturnType<typeof tab>

@@ -4,7 +4,7 @@
  */
 import * as v from 'valibot'
 import { CAPTURE_FORMATS } from '../capture/formats.ts'
-import { isSearched } from '../serial/device-search.ts'
+import { isSearched } from '../device/device-search.ts'
 import { parseLineFormat } from '../serial/line-format.ts'
 import { parseReset, type ResetProfile } from '../serial/line-sequence.ts'
 import { MAX_GAP_MS, MAX_PIECE_BYTES, parseUntil } from '../serial/packer.ts'

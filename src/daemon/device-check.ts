@@ -1,7 +1,7 @@
 import { basename } from 'node:path'
-import { deviceSearch, isSearched } from '../serial/device-search.ts'
-import type { DiscoveredPort } from '../serial/discovery.ts'
-import { remedyFor } from '../serial/port-holder.ts'
+import { deviceSearch, isSearched } from '../device/device-search.ts'
+import type { DiscoveredPort } from '../device/discovery.ts'
+import { remedyFor } from '../device/port-holder.ts'
 import type { Finding } from './finding.ts'
 import type { Machine } from './machine.ts'
 

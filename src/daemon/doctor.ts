@@ -1,6 +1,6 @@
+import { listPorts } from '../device/discovery.ts'
+import { portHolder } from '../device/port-holder.ts'
 import type { Logger } from '../log.ts'
-import { listPorts } from '../serial/discovery.ts'
-import { portHolder } from '../serial/port-holder.ts'
 import { deviceFindings } from './device-check.ts'
 import type { Finding } from './finding.ts'
 import { checkKey, checkTrust, clockFinding, diskFinding, ownersFinding } from './home-check.ts'

@@ -1,8 +1,8 @@
 import { basename } from 'node:path'
 import type { Share } from '../config/config.ts'
+import { type DeviceSearch, deviceSearch, type FoundDevice } from '../device/device-search.ts'
+import type { DiscoveredPort } from '../device/discovery.ts'
 import type { Logger } from '../log.ts'
-import { type DeviceSearch, deviceSearch, type FoundDevice } from '../serial/device-search.ts'
-import type { DiscoveredPort } from '../serial/discovery.ts'
 import type { SharedPort } from '../session/host.ts'
 
 export interface PortFamilyOptions {

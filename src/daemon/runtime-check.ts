@@ -1,7 +1,7 @@
 import packageJson from '../../package.json' with { type: 'json' }
-import { FdDuplex } from '../serial/fd-duplex.ts'
-import { loadLibc } from '../serial/libc.ts'
-import { makeRaw } from '../serial/termios-settings.ts'
+import { FdDuplex } from '../device/fd-duplex.ts'
+import { loadLibc } from '../device/libc.ts'
+import { makeRaw } from '../device/termios-settings.ts'
 import type { Finding } from './finding.ts'
 import type { Machine } from './machine.ts'
 

@@ -1,7 +1,7 @@
 import { configPath } from '../config/home.ts'
 import { loadConfig } from '../config/load-config.ts'
+import { isSearched } from '../device/device-search.ts'
 import { FarportError } from '../errors.ts'
-import { isSearched } from '../serial/device-search.ts'
 import { callDaemon } from './control-client.ts'
 import type { Finding } from './finding.ts'
 import { type DaemonStatus, summarize } from './status.ts'

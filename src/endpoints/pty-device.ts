@@ -1,11 +1,11 @@
 import { EventEmitter } from 'node:events'
 import { chmodSync, chownSync } from 'node:fs'
 import { constants } from 'node:os'
-import { FdDuplex } from '../serial/fd-duplex.ts'
-import { IN, isSystemError, type Libc, loadLibc, TIOCPKT_EVENT } from '../serial/libc.ts'
+import { FdDuplex } from '../device/fd-duplex.ts'
+import { IN, isSystemError, type Libc, loadLibc, TIOCPKT_EVENT } from '../device/libc.ts'
+import { LFLAG, Termios2 } from '../device/termios.ts'
 import type { PurgeWhat } from '../serial/port.ts'
 import type { SerialSettings } from '../serial/settings.ts'
-import { LFLAG, Termios2 } from '../serial/termios.ts'
 import { isNew, makeNew, type ProgramLine, programLine, setIdle, showSettings } from './pty-termios.ts'
 
 /** Whether at least one program has the PTY open. It is `idle` only once all that programs wrote is in `stream`. */

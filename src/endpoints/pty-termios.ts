@@ -1,6 +1,6 @@
+import { CFLAG, LFLAG, type Termios2 } from '../device/termios.ts'
+import { applySettings, makeRaw, readSettings } from '../device/termios-settings.ts'
 import type { Parity, SerialSettings } from '../serial/settings.ts'
-import { CFLAG, LFLAG, type Termios2 } from '../serial/termios.ts'
-import { applySettings, makeRaw, readSettings } from '../serial/termios-settings.ts'
 
 /**
  * What the termios of a PTY tell its master. Linux clears PARENB and forces CS8 (drivers/tty/pty.c, pty_set_termios), so

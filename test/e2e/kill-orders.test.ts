@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { on } from 'node:events'
 import { test } from 'node:test'
-import { linuxPort } from '../../src/serial/linux-port.ts'
+import { linuxPort } from '../../src/device/linux-port.ts'
 import { Crossing, type Role } from '../support/crossing.ts'
 import { whyNoNatLab } from '../support/nat-lab.ts'
 

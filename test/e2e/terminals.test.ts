@@ -6,8 +6,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { encode } from 'uqr'
-import { linuxPort } from '../../src/serial/linux-port.ts'
-import { LFLAG } from '../../src/serial/termios.ts'
+import { linuxPort } from '../../src/device/linux-port.ts'
+import { LFLAG } from '../../src/device/termios.ts'
 import { Terminal } from '../support/terminal.ts'
 
 /** Two people at their terminals, whose machines have never heard of each other: what they type, and what they see. */

@@ -13,8 +13,8 @@ import {
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, test } from 'node:test'
+import { loadLibc } from '../../src/device/libc.ts'
 import { placeLink, removeLink } from '../../src/endpoints/pty-link.ts'
-import { loadLibc } from '../../src/serial/libc.ts'
 
 let dir = ''
 let link = ''

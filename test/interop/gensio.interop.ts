@@ -1,5 +1,5 @@
 import { test } from 'node:test'
-import { CFLAG, IFLAG, LFLAG } from '../../src/serial/termios.ts'
+import { CFLAG, IFLAG, LFLAG } from '../../src/device/termios.ts'
 import { FarDevice } from '../support/far-device.ts'
 import { unlessThere } from '../support/needed-programs.ts'
 import { Terminal } from '../support/terminal.ts'

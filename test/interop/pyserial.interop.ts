@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { type TestContext, test } from 'node:test'
 import { setTimeout as delay } from 'node:timers/promises'
-import { CFLAG, IFLAG, type Termios2 } from '../../src/serial/termios.ts'
+import { CFLAG, IFLAG, type Termios2 } from '../../src/device/termios.ts'
 import { receive, send } from '../support/exchange.ts'
 import { type PtyPair, ptyPair } from '../support/pty-pair.ts'
 import { missingPyserial, Pyserial } from '../support/pyserial.ts'

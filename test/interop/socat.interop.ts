@@ -1,5 +1,5 @@
 import { test } from 'node:test'
-import { CFLAG } from '../../src/serial/termios.ts'
+import { CFLAG } from '../../src/device/termios.ts'
 import { FarDevice } from '../support/far-device.ts'
 import { unlessThere } from '../support/needed-programs.ts'
 import { PeerProgram } from '../support/peer-program.ts'

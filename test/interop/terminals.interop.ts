@@ -1,6 +1,6 @@
 import { mkdirSync } from 'node:fs'
 import { test } from 'node:test'
-import { LFLAG } from '../../src/serial/termios.ts'
+import { LFLAG } from '../../src/device/termios.ts'
 import { FarDevice } from '../support/far-device.ts'
 import { unlessThere } from '../support/needed-programs.ts'
 import { Terminal } from '../support/terminal.ts'

@@ -1,7 +1,7 @@
 import { once } from 'node:events'
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { linuxPort } from '../../src/serial/linux-port.ts'
+import { linuxPort } from '../../src/device/linux-port.ts'
 import { Pluggable } from '../support/pluggable.ts'
 import { TwoHomes } from '../support/two-homes.ts'
 import { Ledger } from './ledger.ts'

@@ -1,5 +1,5 @@
-import type { Libc, SerialCounters } from '../../src/serial/libc.ts'
-import { SyscallError } from '../../src/serial/libc.ts'
+import type { Libc, SerialCounters } from '../../src/device/libc.ts'
+import { SyscallError } from '../../src/device/libc.ts'
 
 /** What a PTY lacks of a serial driver: modem lines, counts and a break. The rest of `libc` is the real one. */
 export class FakeDriver {

@@ -1,7 +1,7 @@
 import { mkdir, mkdtemp, readdir, readlink, rm, symlink, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { basename, dirname, join, relative } from 'node:path'
-import { listPorts } from '../../src/serial/discovery.ts'
+import { listPorts } from '../../src/device/discovery.ts'
 
 /** A made-up /sys and /dev, with folders, attributes and relative links as the kernel and udev lay them out. */
 export class FakeMachine {

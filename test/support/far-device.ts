@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
-import type { Termios2 } from '../../src/serial/termios.ts'
+import type { Termios2 } from '../../src/device/termios.ts'
 import { type PtyPair, ptyPair } from './pty-pair.ts'
 import { TwoHomes } from './two-homes.ts'
 import { until } from './until.ts'

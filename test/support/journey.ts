@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { linuxPort } from '../../src/serial/linux-port.ts'
+import { linuxPort } from '../../src/device/linux-port.ts'
 import { Crossing, type Program } from './crossing.ts'
 import { TwoWay } from './two-way.ts'
 

@@ -1,6 +1,6 @@
 import { once } from 'node:events'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { linuxPort } from '../../src/serial/linux-port.ts'
+import { linuxPort } from '../../src/device/linux-port.ts'
 import { Crossing, type Program } from './crossing.ts'
 import type { NatCell } from './nat-cells.ts'
 

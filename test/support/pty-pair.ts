@@ -1,6 +1,6 @@
-import { FdDuplex } from '../../src/serial/fd-duplex.ts'
-import { type Libc, loadLibc } from '../../src/serial/libc.ts'
-import { CC, CFLAG, type Termios2 } from '../../src/serial/termios.ts'
+import { FdDuplex } from '../../src/device/fd-duplex.ts'
+import { type Libc, loadLibc } from '../../src/device/libc.ts'
+import { CC, CFLAG, type Termios2 } from '../../src/device/termios.ts'
 
 /** A PTY for tests: programs under test open `slavePath`, the test plays what is at the other end. */
 export interface PtyPair extends AsyncDisposable {

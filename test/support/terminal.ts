@@ -3,9 +3,9 @@ import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { chmodSync, closeSync, constants, openSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { FdDuplex } from '../../src/serial/fd-duplex.ts'
-import { loadLibc } from '../../src/serial/libc.ts'
-import type { Termios2 } from '../../src/serial/termios.ts'
+import { FdDuplex } from '../../src/device/fd-duplex.ts'
+import { loadLibc } from '../../src/device/libc.ts'
+import type { Termios2 } from '../../src/device/termios.ts'
 
 const main = new URL('../../src/cli/main.ts', import.meta.url).pathname
 

@@ -10,7 +10,7 @@ import { readdirSync, readlinkSync, realpathSync, renameSync, symlinkSync, write
 import { basename, dirname, join } from 'node:path'
 import { test } from 'node:test'
 import { setTimeout as delay } from 'node:timers/promises'
-import { linuxPort } from '../../src/serial/linux-port.ts'
+import { linuxPort } from '../../src/device/linux-port.ts'
 import type { InputLines, LineErrors, SerialPort } from '../../src/serial/port.ts'
 import type { SerialSettings } from '../../src/serial/settings.ts'
 

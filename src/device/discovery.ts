@@ -1,6 +1,6 @@
 import { access, readdir, readFile, readlink, realpath } from 'node:fs/promises'
 import { basename, join, relative, sep } from 'node:path'
-import type { UsbIdentity } from './port.ts'
+import type { UsbIdentity } from '../serial/port.ts'
 
 /** A serial port of this machine: what can be known without opening it. */
 export interface DiscoveredPort {

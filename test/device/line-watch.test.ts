@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
-import type { SerialCounters } from '../../src/serial/libc.ts'
-import { LineWatch } from '../../src/serial/line-watch.ts'
+import type { SerialCounters } from '../../src/device/libc.ts'
+import { LineWatch } from '../../src/device/line-watch.ts'
 import type { InputLines } from '../../src/serial/port.ts'
 
 const LINES = ['cts', 'dsr', 'ri', 'dcd'] as const

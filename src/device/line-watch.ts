@@ -1,5 +1,5 @@
+import type { InputLines, LineChanges, LineErrors } from '../serial/port.ts'
 import type { SerialCounters } from './libc.ts'
-import type { InputLines, LineChanges, LineErrors } from './port.ts'
 
 /** Where lines and counts are looked up. Both answer undefined where the device has none. */
 export interface WatchedLines {

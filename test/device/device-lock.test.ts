@@ -5,7 +5,7 @@ import { chmod, mkdir, mkdtemp, readdir, readFile, rm, stat, symlink, writeFile 
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test } from 'node:test'
-import { type DeviceLock, lockDevice } from '../../src/serial/device-lock.ts'
+import { type DeviceLock, lockDevice } from '../../src/device/device-lock.ts'
 
 async function lockFolder() {
   const folder = await mkdtemp(join(tmpdir(), 'farport-lock-'))

@@ -1,9 +1,7 @@
 import { access } from 'node:fs/promises'
 import { setTimeout as delay } from 'node:timers/promises'
 import { FarportError } from '../errors.ts'
-import { listPorts } from './discovery.ts'
-import { lineChanges } from './line-changes.ts'
-import { openWire, type Wire } from './package-wire.ts'
+import { lineChanges } from '../serial/line-changes.ts'
 import type {
   InputLines,
   OutputLines,
@@ -12,9 +10,11 @@ import type {
   PortState,
   PurgeWhat,
   SerialPort,
-} from './port.ts'
-import { PortStream } from './port-stream.ts'
-import { DEFAULT_SETTINGS, type SerialSettings } from './settings.ts'
+} from '../serial/port.ts'
+import { PortStream } from '../serial/port-stream.ts'
+import { DEFAULT_SETTINGS, type SerialSettings } from '../serial/settings.ts'
+import { listPorts } from './discovery.ts'
+import { openWire, type Wire } from './package-wire.ts'
 
 const BUFFER_BYTES = 64 * 1024
 const LINES_EVERY_MS = 20

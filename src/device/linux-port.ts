@@ -2,11 +2,6 @@ import { stat } from 'node:fs/promises'
 import { setTimeout as delay } from 'node:timers/promises'
 import { FarportError } from '../errors.ts'
 import type { Logger } from '../log.ts'
-import type { DeviceLock } from './device-lock.ts'
-import { FdDuplex } from './fd-duplex.ts'
-import { isSystemError, type Libc, loadLibc } from './libc.ts'
-import { LineWatch } from './line-watch.ts'
-import { type LockedTty, openLocked } from './locked-tty.ts'
 import type {
   InputLines,
   OutputLines,
@@ -15,8 +10,13 @@ import type {
   PortState,
   PurgeWhat,
   SerialPort,
-} from './port.ts'
-import { DEFAULT_SETTINGS, type SerialSettings } from './settings.ts'
+} from '../serial/port.ts'
+import { DEFAULT_SETTINGS, type SerialSettings } from '../serial/settings.ts'
+import type { DeviceLock } from './device-lock.ts'
+import { FdDuplex } from './fd-duplex.ts'
+import { isSystemError, type Libc, loadLibc } from './libc.ts'
+import { LineWatch } from './line-watch.ts'
+import { type LockedTty, openLocked } from './locked-tty.ts'
 import { changedSettings } from './termios-settings.ts'
 import { GONE, isPty, type Tty, type Wanted } from './tty.ts'
 

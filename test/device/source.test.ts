@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { portSource } from '../../src/serial/source.ts'
+import { portSource } from '../../src/device/source.ts'
 
 const examples = [
   { spec: '/dev/ttyUSB0', platform: 'linux' },

@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
+import { CFLAG, Termios2 } from '../../src/device/termios.ts'
+import { applySettings, makeRaw, readSettings } from '../../src/device/termios-settings.ts'
 import { DEFAULT_SETTINGS, type SerialSettings } from '../../src/serial/settings.ts'
-import { CFLAG, Termios2 } from '../../src/serial/termios.ts'
-import { applySettings, makeRaw, readSettings } from '../../src/serial/termios-settings.ts'
 
 /** Every setting a termios can hold: flow by RTS/CTS is one switch, and the long stop bit is 1.5 with five data bits. */
 const settings: fc.Arbitrary<SerialSettings> = fc

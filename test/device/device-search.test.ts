@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { basename } from 'node:path'
 import { test } from 'node:test'
 import fc from 'fast-check'
-import { deviceSearch, isSearched } from '../../src/serial/device-search.ts'
+import { deviceSearch, isSearched } from '../../src/device/device-search.ts'
 import { FakeMachine } from '../support/fake-machine.ts'
 
 /** Two of FTDI, one of them with no by-id link, and one of another maker. */

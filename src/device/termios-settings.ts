@@ -1,4 +1,4 @@
-import type { DataBits, Parity, SerialSettings } from './settings.ts'
+import type { DataBits, Parity, SerialSettings } from '../serial/settings.ts'
 import { CC, CFLAG, IFLAG, LFLAG, Termios2 } from './termios.ts'
 
 const MAX_BAUD_RATE = 0xffff_ffff

@@ -1,9 +1,9 @@
 import { close as closeFd, constants, fstatSync, open as openFd, type Stats, statSync } from 'node:fs'
 import { isDeepStrictEqual, promisify } from 'node:util'
 import { FarportError } from '../errors.ts'
+import type { InputLines, OutputLines } from '../serial/port.ts'
+import type { SerialSettings } from '../serial/settings.ts'
 import { isSystemError, type Libc, type SerialCounters, SyscallError, TIOCM } from './libc.ts'
-import type { InputLines, OutputLines } from './port.ts'
-import type { SerialSettings } from './settings.ts'
 import { CFLAG, Termios2 } from './termios.ts'
 import { applySettings, leaveOutMarks, makeRaw, readSettings, readStopBits } from './termios-settings.ts'
 

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import { test } from 'node:test'
-import { deviceSearch } from '../../src/serial/device-search.ts'
-import { foundPort } from '../../src/serial/found-port.ts'
+import { deviceSearch } from '../../src/device/device-search.ts'
+import { foundPort } from '../../src/device/found-port.ts'
 import { FakeMachine } from '../support/fake-machine.ts'
 import { ptyPair } from '../support/pty-pair.ts'
 

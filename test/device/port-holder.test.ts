@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { describeProcess, remedyFor } from '../../src/serial/port-holder.ts'
+import { describeProcess, remedyFor } from '../../src/device/port-holder.ts'
 
 test('for programs that take ports unasked the remedy is a command', () => {
   const table: [holder: string, remedy: RegExp][] = [

@@ -1,7 +1,7 @@
 import { FarportError } from '../errors.ts'
+import type { PortSource } from '../serial/port.ts'
 import type { DeviceSearch } from './device-search.ts'
 import { type LinuxPortOptions, linuxPort } from './linux-port.ts'
-import type { PortSource } from './port.ts'
 
 /**
  * The one device that a search finds, wherever it is plugged in and whatever the system calls it today. It is looked for
