@@ -15,8 +15,8 @@ const MAX_WINDOW = 1024 * KIB
 const MAX_UNACKNOWLEDGED_BYTES = 16 * KIB
 /** or this much: to the sender each frame costs memory, however small, */
 const MAX_UNACKNOWLEDGED_FRAMES = 256
-/** or this much later. Nobody waits for such an ACK, but the sender keeps the bytes until it comes. */
-const ACK_DELAY_MS = 50
+/** or this much later. Nobody waits for such an ACK, but the sender keeps the bytes until it comes, and asks after a second. */
+const ACK_DELAY_MS = 200
 /** How long a carrier is kept in reserve for a peer that does not say a word on it. */
 const RESERVE_MS = 10 * SECOND
 /** setTimeout takes no more. */

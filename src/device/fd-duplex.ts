@@ -65,7 +65,7 @@ export class FdDuplex extends Duplex {
   readonly #waiters = new Set<Waiter>()
 
   readonly #ready: Ready = { readable: false, writable: false, disconnect: false }
-  #turn: NodeJS.Immediate | undefined
+  #awaitsTurn = false
 
   constructor(libc: Libc, options: FdDuplexOptions = {}) {
     const { readableHighWaterMark = SLAB_BYTES, writableHighWaterMark = SLAB_BYTES } = options
@@ -87,7 +87,9 @@ export class FdDuplex extends Duplex {
       this.#ready.readable ||= ready.readable
       this.#ready.writable ||= ready.writable
       this.#ready.disconnect ||= ready.disconnect
-      this.#turn ??= setImmediate(this.#takeTurn)
+      if (this.#awaitsTurn) return
+      this.#awaitsTurn = true
+      this.#libc.round.add(this.#takeTurn)
     })
     this.#device = { fd, poll, state: 'open' }
     this.#send()
@@ -99,8 +101,6 @@ export class FdDuplex extends Duplex {
     const device = this.#device
     this.#device = undefined
     device?.poll.close()
-    clearImmediate(this.#turn)
-    this.#turn = undefined
     this.#clearReady()
     return device?.fd
   }
@@ -183,7 +183,7 @@ export class FdDuplex extends Duplex {
   }
 
   readonly #takeTurn = (): void => {
-    this.#turn = undefined
+    this.#awaitsTurn = false
     const { readable, writable, disconnect } = this.#ready
     this.#clearReady()
     if (writable) this.#send()

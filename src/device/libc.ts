@@ -2,6 +2,7 @@ import { closeSync, constants, openSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { getSystemErrorMessage, getSystemErrorName } from 'node:util'
 import { FarportError } from '../errors.ts'
+import { Round } from './round.ts'
 import { Termios2 } from './termios.ts'
 
 /**
@@ -192,6 +193,8 @@ export class FdPoll {
 
 /** One instance per process: see {@link loadLibc}. All methods throw {@link SyscallError} unless they say otherwise. */
 export class Libc {
+  /** For what its descriptors have to do. */
+  readonly round = new Round()
   readonly #c: Native
   readonly #int = Buffer.alloc(4)
   readonly #pollfd = Buffer.alloc(8)

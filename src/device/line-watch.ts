@@ -16,6 +16,7 @@ const LINES = ['cts', 'dsr', 'ri', 'dcd'] as const
 const MAX_ATTEMPTS = 3
 /** One part of asking for levels, this many of not asking. */
 const IDLE_TO_BUSY = 50
+const NOTHING: LineReport = {}
 const ALL_LOW: InputLines = { cts: false, dsr: false, ri: false, dcd: false }
 
 /**
@@ -46,6 +47,8 @@ export class LineWatch {
 
   look(): LineReport {
     const { counters, lines } = this.#snapshot()
+    // As of a PTY, which has neither.
+    if (counters === undefined && lines === this.#lines) return NOTHING
     const changes = { cts: 0, dsr: 0, ri: 0, dcd: 0 }
     for (const line of LINES) {
       const counted = increase(this.#counters?.[line], counters?.[line])

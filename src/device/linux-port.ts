@@ -38,6 +38,8 @@ export interface LinuxPortOptions {
 const RETRY_INTERVAL_MS = 250
 /** How often lines, counts and settings are looked at, while somebody listens. */
 const LOOK_INTERVAL_MS = 15
+/** Settings that another program has changed can wait longer than lines. */
+const LOOKS_PER_SETTINGS = 4
 /** What keeps the looking up. */
 const WATCHED_EVENTS = ['lines', 'lineErrors', 'settings']
 /** More than the hardware of a port holds: a UART 16 to 256 bytes, a USB adapter some hundred. */
@@ -95,6 +97,7 @@ class LinuxPort extends FdDuplex implements SerialPort {
   #outputsSet: Readonly<Partial<OutputLines>>
 
   #watch: LineWatch | undefined
+  #looks = 0
   #looking: NodeJS.Timeout | undefined
 
   constructor(
@@ -344,6 +347,8 @@ class LinuxPort extends FdDuplex implements SerialPort {
     const { lines, errors } = watch.look()
     if (lines) this.emit('lines', lines.now, lines.changes)
     if (errors) this.emit('lineErrors', errors)
+    this.#looks++
+    if (this.#looks % LOOKS_PER_SETTINGS !== 0) return
     const settings = this.#ask((tty) => tty.settings(this.#settings))
     if (settings === undefined || sameSettings(settings, this.#settings)) return
     this.#settings = settings

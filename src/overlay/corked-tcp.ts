@@ -2,6 +2,7 @@ import { Socket } from 'node:net'
 import type { MultiaddrConnection, Transport, Upgrader } from '@libp2p/interface'
 import { type TCPComponents, tcp } from '@libp2p/tcp'
 import { giveShortWay } from './short-way.ts'
+import { writerOf } from './socket-room.ts'
 
 /**
  * libp2p's TCP, over which what is sent in one turn leaves in one system call. By itself it writes each piece of a frame by
@@ -34,6 +35,7 @@ function corking(upgrader: Upgrader): Upgrader {
 interface SocketConnection {
   readonly socket?: unknown
   sendData(data: unknown): unknown
+  safeDispatchEvent(type: 'drain'): boolean
 }
 
 function cork(connection: MultiaddrConnection): MultiaddrConnection {
@@ -45,10 +47,10 @@ function cork(connection: MultiaddrConnection): MultiaddrConnection {
     corkForThisTurn(socket)
     return send(data)
   }
-  giveShortWay(connection, (bytes) => {
-    corkForThisTurn(socket)
-    return socket.write(bytes)
-  })
+  giveShortWay(
+    connection,
+    writerOf(socket, () => inside.safeDispatchEvent('drain')),
+  )
   return connection
 }
 

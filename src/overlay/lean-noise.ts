@@ -1,6 +1,7 @@
 import { noise } from '@chainsafe/libp2p-noise'
 import type { ConnectionEncrypter, MessageStream, SecuredConnection } from '@libp2p/interface'
 import { ByteQueue } from './byte-queue.ts'
+import { noiseCrypto } from './noise-crypto.ts'
 import { giveShortWay } from './short-way.ts'
 
 const LENGTH_BYTES = 2
@@ -31,7 +32,7 @@ interface Inside extends MessageStream {
  * what is on the wire are the package's own.
  */
 export function leanNoise(): (components: Parameters<ReturnType<typeof noise>>[0]) => ConnectionEncrypter {
-  const create = noise()
+  const create = noise({ crypto: noiseCrypto() })
   return (components) => {
     const encrypter: ConnectionEncrypter = create(components)
     const secureInbound = encrypter.secureInbound.bind(encrypter)

@@ -1,6 +1,7 @@
-import type { Stream, StreamMuxer } from '@libp2p/interface'
+import type { MessageStream, Stream, StreamMuxer } from '@libp2p/interface'
 import { ByteQueue } from './byte-queue.ts'
 import { FrameError } from './frame-guard.ts'
+import { Outbox } from './outbox.ts'
 import { giveShortWay } from './short-way.ts'
 
 const HEADER_BYTES = 12
@@ -26,11 +27,12 @@ interface Bytes {
 
 /** What the muxer of @chainsafe/libp2p-yamux 8 has besides. */
 interface Inside extends StreamMuxer {
+  readonly maConn: MessageStream
+  readonly streams: YamuxStream[]
   decoder: { emitFrames(arrived: Bytes): Iterable<Frame> }
   handleFrame(frame: Frame): void
   handleStreamMessage(frame: Frame): void
-  sendFrame(header: Header, data?: Uint8Array): boolean
-  send(bytes: Uint8Array): boolean
+  sendFrame(header: Header, data?: Bytes): boolean
   _newStream(...args: unknown[]): YamuxStream
 }
 
@@ -47,6 +49,7 @@ interface YamuxStream extends Stream {
   getSendFlags(): number
   sendFrame(header: Header, data: Uint8Array): boolean
   sendWindowUpdate(): void
+  onMuxerDrain(): void
 }
 
 /** The states, Init and SYNReceived, in which a window update opens the stream. */
@@ -54,28 +57,28 @@ const OPENING: ReadonlySet<number> = new Set([0, 2])
 
 /**
  * Gives libp2p's yamux a shorter way for data: frames cut and put together as one piece each, none described to a log
- * that nobody reads, and window given back by halves. What it sends and takes is yamux as before.
+ * that nobody reads, and window given back by halves; and an outbox, in which streams take turns. What it sends and takes
+ * is yamux as before.
  */
 export function leanYamux(muxer: StreamMuxer): StreamMuxer {
   const inside = muxer as Inside
   const handleFrame = inside.handleFrame.bind(inside)
-  const sendFrame = inside.sendFrame.bind(inside)
   const newStream = inside._newStream.bind(inside)
+  const outbox = new Outbox(inside.maConn, (id) =>
+    inside.streams.find(({ streamId }) => streamId === id)?.onMuxerDrain(),
+  )
   inside.decoder = new Frames()
   inside.handleFrame = (frame) => {
     const { type, streamID } = frame.header
     if (streamID !== 0 && (type === DATA || type === WINDOW_UPDATE)) inside.handleStreamMessage(frame)
     else handleFrame(frame)
   }
-  inside.sendFrame = (header, data) =>
-    header.type === DATA && data instanceof Uint8Array
-      ? inside.send(encodeData(header, data))
-      : sendFrame(header, data)
-  inside._newStream = (...args) => leanStream(newStream(...args))
+  inside.sendFrame = (header, data) => outbox.push({ ...header, data: data?.subarray() })
+  inside._newStream = (...args) => leanStream(newStream(...args), outbox)
   return muxer
 }
 
-function leanStream(stream: YamuxStream): YamuxStream {
+function leanStream(stream: YamuxStream, outbox: Outbox): YamuxStream {
   giveShortWay(stream, (data) => {
     if (data.length > stream.sendWindowCapacity) return undefined
     const { length } = data
@@ -89,18 +92,12 @@ function leanStream(stream: YamuxStream): YamuxStream {
   stream.sendWindowUpdate = () => {
     if (OPENING.has(stream.state) || stream.recvWindowCapacity <= stream.recvWindow / 2) sendWindowUpdate()
   }
+  // The connection's drain is told to all.
+  const onMuxerDrain = stream.onMuxerDrain.bind(stream)
+  stream.onMuxerDrain = () => {
+    if (outbox.hasRoom(stream.streamId)) onMuxerDrain()
+  }
   return stream
-}
-
-function encodeData({ flag, streamID, length }: Header, data: Uint8Array): Uint8Array {
-  const frame = Buffer.allocUnsafe(HEADER_BYTES + length)
-  frame[0] = 0
-  frame[1] = DATA
-  frame.writeUInt16BE(flag, 2)
-  frame.writeUInt32BE(streamID, 4)
-  frame.writeUInt32BE(length, 8)
-  frame.set(data, HEADER_BYTES)
-  return frame
 }
 
 /** Cuts what arrives into frames; frame-guard.ts has said by then that each may be as long as it is. */

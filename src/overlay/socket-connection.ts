@@ -4,6 +4,7 @@ import { AbstractMultiaddrConnection, ipPortToMultiaddr } from '@libp2p/utils'
 import { FarportError } from '../errors.ts'
 import { corkForThisTurn } from './corked-tcp.ts'
 import { giveShortWay } from './short-way.ts'
+import { writerOf } from './socket-room.ts'
 
 /** Noise takes two round trips; whoever is slower than this is not there, or not farport. */
 const HANDSHAKE_TIMEOUT_MS = 5_000
@@ -68,10 +69,10 @@ class SocketConnection extends AbstractMultiaddrConnection {
       log: logger.forComponent('farport:socket'),
     })
     this.#socket = socket
-    giveShortWay(this, (bytes) => {
-      corkForThisTurn(socket)
-      return socket.write(bytes)
-    })
+    giveShortWay(
+      this,
+      writerOf(socket, () => this.safeDispatchEvent('drain')),
+    )
     socket.setNoDelay(true)
     socket.on('data', (bytes) => this.onData(bytes))
     socket.on('drain', () => this.safeDispatchEvent('drain'))
