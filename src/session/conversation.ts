@@ -42,6 +42,7 @@ export interface ConversationOptions {
 }
 
 interface Waiting extends PromiseWithResolvers<InForce> {
+  readonly onAnswer?: (() => void) | undefined
   timer?: NodeJS.Timeout
 }
 
@@ -110,11 +111,12 @@ export class Conversation {
    * What the server says to be in force then; empty from one that does not know RFC 2217. A farport agent is waited for
    * as long as its channel lives. Another server may leave unanswered what it can't do: then, after a bounded wait, what
    * it did answer.
+   * @param onAnswer called when the answer is read, before anything behind it is: the promise comes only after
    */
-  async ask(request: ClientRequest): Promise<InForce> {
+  async ask(request: ClientRequest, onAnswer?: () => void): Promise<InForce> {
     if (this.#dialect !== 'rfc2217') return {}
-    const answer = this.#put(request)
-    if (answer === undefined) return await this.#later(() => this.ask(request))
+    const answer = this.#put(request, onAnswer)
+    if (answer === undefined) return await this.#later(() => this.ask(request, onAnswer))
     const patience = this.#patience
     if (patience === undefined) return await answer.promise
     answer.timer = setTimeout(() => this.#giveUp(request), patience.limitMs)
@@ -146,19 +148,20 @@ export class Conversation {
   /** The stream is gone, or given up: what was asked is answered with nothing. */
   end(): void {
     this.#agreed.resolve(false)
-    for (const { resolve, timer } of this.#waiting.values()) {
+    for (const { resolve, timer, onAnswer } of this.#waiting.values()) {
       clearTimeout(timer)
+      onAnswer?.()
       resolve({})
     }
     this.#waiting.clear()
   }
 
-  #put(request: ClientRequest): Waiting | undefined {
+  #put(request: ClientRequest, onAnswer?: () => void): Waiting | undefined {
     // Room for confirmations is kept, so that many requests can't hold up the data between them.
     const most =
       request.type === 'query' ? MAX_OUTSTANDING_REQUESTS : MAX_OUTSTANDING_REQUESTS - CONFIRMATIONS_AT_ONCE
     if (this.#client.outstandingRequests >= most) return undefined
-    const answer: Waiting = Promise.withResolvers<InForce>()
+    const answer: Waiting = { ...Promise.withResolvers<InForce>(), onAnswer }
     this.#waiting.set(request, answer)
     this.stream.write(this.#client.request(request))
     this.#handlers.asked()
@@ -180,6 +183,7 @@ export class Conversation {
     const asked = this.#waiting.get(request)
     this.#waiting.delete(request)
     clearTimeout(asked?.timer)
+    asked?.onAnswer?.()
     asked?.resolve(inForce)
     if (this.#waiting.size === 0) this.#handlers.settled()
   }

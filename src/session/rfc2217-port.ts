@@ -263,18 +263,24 @@ export class Rfc2217Port extends Duplex implements SerialPort {
       this.#releaseHeld()
       if (this.#line.state === 'live' || this.#line.state === 'away') this.#line.outlet.purge()
     }
-    const answer = this.#ask({ type: 'purge', what }, {})
+    let awaited = what !== 'tx' && !(what === 'rx' && stuck)
+    if (awaited) this.#purgesOfRx++
+    // What the device says to the next bytes may come in one piece with the answer.
+    const purged = () => {
+      if (awaited) this.#purgesOfRx--
+      awaited = false
+    }
+    const answer = this.#ask({ type: 'purge', what }, {}, purged)
     if (what === 'rx' && stuck) {
       // Behind bytes that are stuck the answer may never come, and what the device says meanwhile must not be lost.
       answer.catch(() => {})
       return
     }
     // The answer comes behind all that was on its way here.
-    if (what !== 'tx') this.#purgesOfRx++
     try {
       await answer
     } finally {
-      if (what !== 'tx') this.#purgesOfRx--
+      purged()
     }
   }
 
@@ -425,11 +431,11 @@ export class Rfc2217Port extends Duplex implements SerialPort {
    * What is in force after a request. Without a server, or when it goes before it has answered, that is the `wish`: it is
    * restored on the next stream.
    */
-  async #ask(request: ClientRequest, wish: InForce): Promise<InForce> {
+  async #ask(request: ClientRequest, wish: InForce, onAnswer?: () => void): Promise<InForce> {
     const line = this.#line
     if (line.state === 'closed') throw portClosed()
     if (line.state !== 'live') return wish
-    const inForce = await line.conversation.ask(request)
+    const inForce = await line.conversation.ask(request, onAnswer)
     if (this.destroyed) throw portClosed()
     return this.#line === line ? inForce : { ...wish, ...inForce }
   }

@@ -216,6 +216,29 @@ for (const [kind, greeting] of [
   })
 }
 
+test('what the device says in one piece with the answer to a purge is not thrown away', async () => {
+  const { a, b } = nullModemSources('test')
+  const sockets: Socket[] = []
+  await using server = await Server.start(async (socket) => {
+    sockets.push(socket)
+    await using near = await a.open({})
+    await servePort(socket, near, { may: () => true, log })
+  })
+  await using far = (await b.open({})) as MemoryPort
+  await using port = await server.open()
+  await port.drain()
+  const [socket] = sockets
+  far.on('data', (bytes: Buffer) => {
+    far.write(`you said ${bytes}`, () => setImmediate(() => socket?.uncork()))
+  })
+  socket?.cork()
+  const purged = port.purge('rx')
+  port.write('new')
+  const [chunk] = await once(port, 'data')
+  assert.equal(String(chunk), 'you said new')
+  await purged
+})
+
 test('nobody there, a busy port and a hang-up are told apart', async () => {
   const nobody = foreignPort({ host, port: 1 }, { log })
   assert.equal(await nobody.present(), false)
