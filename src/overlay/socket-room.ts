@@ -1,49 +1,54 @@
-import { createRequire } from 'node:module'
 import type { Socket } from 'node:net'
+import { PathLimit } from './path-limit.ts'
+import { TcpOptions } from './tcp-options.ts'
 
-/** tcp(7) and include/uapi/linux/tcp.h */
-const IPPROTO_TCP = 6
-const TCP_NOTSENT_LOWAT = 25
-/** What the kernel may hold that it could not send yet. By itself it takes megabytes, and a keystroke goes behind them. */
+/** What the kernel may hold that it could not send yet: that goes out in its order, not in ours. */
 const MAX_UNSENT_BYTES = 4096
+/** The path is looked at after so much, and while more would be too much this often. */
+const LOOK_EVERY_BYTES = 8 * 1024
+const LOOK_EVERY_MS = 2
 
 /**
- * Writes to a socket, and answers whether it has room for more: none while the kernel has not taken all. Where streams take
- * turns, what is with the kernel already has had its turn.
+ * Writes to a socket, and answers whether it has room for more: none while the kernel has not taken all, and none while
+ * enough is under way. So what waits, waits where streams take turns.
  * @param onRoom called when there is room again
  */
 export function writerOf(socket: Socket, onRoom: () => void): (bytes: Uint8Array) => boolean {
-  limitUnsent(socket)
-  let isFull = false
-  const written = () => {
-    if (!isFull || socket.writableLength > 0) return
-    isFull = false
+  const tcp = TcpOptions.of(socket)
+  tcp?.limitUnsent(MAX_UNSENT_BYTES)
+  const limit = new PathLimit()
+  let lookedAt = 0
+  let waitsFor: 'nothing' | 'kernel' | 'path' = 'nothing'
+
+  const isPathFull = (): boolean => {
+    const sent = socket.bytesWritten
+    if (limit.bytes === Number.POSITIVE_INFINITY && sent - lookedAt < LOOK_EVERY_BYTES) return false
+    lookedAt = sent
+    const state = tcp?.state()
+    if (state === undefined) return false
+    const underWayBytes = sent - state.bytesAcked
+    limit.learn(state, underWayBytes, performance.now())
+    return underWayBytes >= limit.bytes
+  }
+  const lookAgain = () => {
+    if (!socket.destroyed && isPathFull()) {
+      setTimeout(lookAgain, LOOK_EVERY_MS).unref()
+      return
+    }
+    waitsFor = 'nothing'
     onRoom()
+  }
+  const written = () => {
+    if (waitsFor === 'kernel' && socket.writableLength === 0) lookAgain()
   }
   return (bytes) => {
     socket.write(bytes, written)
-    isFull = socket.writableLength > 0
-    return !isFull
+    if (waitsFor === 'path') return false
+    if (socket.writableLength > 0) waitsFor = 'kernel'
+    else if (isPathFull()) {
+      waitsFor = 'path'
+      setTimeout(lookAgain, LOOK_EVERY_MS).unref()
+    }
+    return waitsFor === 'nothing'
   }
-}
-
-type SetSockOpt = (fd: number, level: number, name: number, value: Uint8Array, length: number) => number
-
-let setSockOpt: SetSockOpt | undefined
-
-/** Without it everything works, and a transfer is felt on other ports where the path is slow. */
-function limitUnsent(socket: Socket): void {
-  const { fd = -1 } = (socket as unknown as { _handle?: { fd?: number } })._handle ?? {}
-  if (process.platform !== 'linux' || fd < 0) return
-  try {
-    setSockOpt ??= (createRequire(import.meta.url)('koffi') as typeof import('koffi'))
-      .load(null)
-      .func('int setsockopt(int fd, int level, int name, const void *value, uint32_t length)') as SetSockOpt
-  } catch {
-    // doctor tells of a koffi that can't be loaded.
-    return
-  }
-  const value = Buffer.alloc(4)
-  value.writeUInt32LE(MAX_UNSENT_BYTES)
-  setSockOpt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, value, value.length)
 }
