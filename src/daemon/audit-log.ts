@@ -29,7 +29,7 @@ import { join } from 'node:path'
 import { FarportError } from '../errors.ts'
 import type { Logger } from '../log.ts'
 import { printable } from '../printable.ts'
-import type { CallerPath, HostEvent } from '../session/host.ts'
+import type { CallerPath, HostEvent } from '../session/port-event.ts'
 import type { Right } from '../trust/grants.ts'
 import { checkModes } from '../trust/strict-modes.ts'
 

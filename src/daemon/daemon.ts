@@ -1,9 +1,5 @@
-import type { Duplex } from 'node:stream'
 import { isDeepStrictEqual } from 'node:util'
-import packageJson from '../../package.json' with { type: 'json' }
-import type { CaptureOptions } from '../capture/capture-file.ts'
-import { Captures } from '../capture/captures.ts'
-import type { Config, Link, Share } from '../config/config.ts'
+import type { Config, Link } from '../config/config.ts'
 import { machineName } from '../config/machine-name.ts'
 import { DirectPaths } from '../direct/direct-paths.ts'
 import { isDialableHere } from '../direct/path-address.ts'
@@ -11,9 +7,7 @@ import type { Logger } from '../log.ts'
 import { createOverlay, type Path, type RelayStatus } from '../overlay/node.ts'
 import { isRelayed } from '../overlay/relay-address.ts'
 import type { SerialPort } from '../serial/port.ts'
-import { SERIAL_PROTOCOL } from '../session/hello.ts'
-import { PortHost } from '../session/host.ts'
-import { type Listing, PORTS_PROTOCOL } from '../session/listing.ts'
+import type { Listing } from '../session/listing.ts'
 import { answerPings, PING_PROTOCOL } from '../session/ping.ts'
 import type { RemoteEvent } from '../session/remote.ts'
 import { loadIdentity } from '../trust/identity.ts'
@@ -24,8 +18,9 @@ import { openTrustStore } from '../trust/trust-store.ts'
 import { openAuditLog } from './audit-log.ts'
 import { listenControl } from './control.ts'
 import { controlMethods } from './control-methods.ts'
-import { checkLink, startLink } from './link.ts'
-import { type LinkStatus, Links } from './links.ts'
+import { gatherStatus } from './gather-status.ts'
+import { type GuestLinks, type LinkEvent, LinkGroups } from './link-groups.ts'
+import type { LinkStatus } from './links.ts'
 import { MetricsEndpoint } from './metrics-endpoint.ts'
 import { type InviteEvent, type InviteRequest, type Joined, Pairing } from './pairing.ts'
 import { PeerNames } from './peer-names.ts'
@@ -34,8 +29,9 @@ import { RelayRole } from './relay-role.ts'
 import { byPeer, Relaying, relayAddresses, relaysToPeers, stunAtRelays } from './relaying.ts'
 import { openWanted, type RemotePortWanted } from './remote-port.ts'
 import { Rotation, type RotationReport } from './rotation.ts'
-import { SharedPorts } from './shared-ports.ts'
+import { Sharing } from './sharing.ts'
 import type { DaemonStatus, ReloadReport } from './status.ts'
+import { trustedCallers } from './trusted-callers.ts'
 
 export type { InviteEvent, InviteRequest } from './pairing.ts'
 export type { RotationReport } from './rotation.ts'
@@ -43,7 +39,7 @@ export type { RotationReport } from './rotation.ts'
 /** What a daemon reports while it runs. */
 export type DaemonEvent =
   | { event: 'path'; peer: string; kind: Path['kind']; address: string; encryption: string; muxer: string }
-  | ({ event: 'link'; port: string } & RemoteEvent)
+  | LinkEvent
   /** A shared device is not there yet; a peer that asks for it is told so. */
   | { event: 'absent'; port: string; device: string }
   /** How we stand with one of our relays. */
@@ -67,12 +63,7 @@ export interface Daemon extends AsyncDisposable {
     links: readonly Link[],
     report: (event: DaemonEvent) => void,
     signal: AbortSignal,
-  ): Promise<
-    AsyncDisposable & {
-      readonly links: readonly { port: string; at: string }[]
-      readonly ended: Promise<void>
-    }
-  >
+  ): Promise<GuestLinks>
   status(): Promise<DaemonStatus>
   /** Whether what others depend on still works; what waits for a device or a network is well. */
   isWell(): boolean
@@ -183,45 +174,11 @@ export async function startDaemon(
   )
   await overlay.handle(ROTATE_PROTOCOL, (stream, from) => void rotation.serve(stream, from))
   await rotation.resume()
-  let current = config
-  const shared = await SharedPorts.start(config.shares.map(withoutCapture), { log })
-  for (const { port, device } of await shared.absent()) report({ event: 'absent', port, device })
-  // Closed behind the ports.
-  const captures = stack.use(new Captures(log))
-  await captures.become(capturesOf(config.shares))
-  const host = stack.use(
-    new PortHost({
-      ports: shared.ports,
-      rights: (peerId, port) => trust.rights(peerId, port),
-      nameOf: (peerId) => names.of(peerId),
-      tell: (event) => audit?.record(event),
-      tap: (...passing) => captures.record(...passing),
-      log,
-    }),
-  )
-  stack.use(shared.follow((ports) => host.become(ports)))
-  // Strangers who are let in to pair get no further than that.
-  const trusted =
-    (serve: (stream: Duplex, peerId: string, path: Path) => Promise<void>) =>
-    (stream: Duplex, path: Path) => {
-      const { peerId } = path
-      if (trust.admits(peerId)) void serve(stream, peerId, path)
-      else {
-        audit?.record({ event: 'refuse', peerId, address: path.remoteAddress, reason: NOT_TRUSTED })
-        stream.destroy()
-      }
-    }
-  if (serves) await overlay.handle(PING_PROTOCOL, trusted(answerPings))
-  if (shares) {
-    await overlay.handle(
-      SERIAL_PROTOCOL,
-      trusted((stream, peerId, path) => host.accept(stream, peerId, path)),
-    )
-    await overlay.handle(
-      PORTS_PROTOCOL,
-      trusted((stream, peerId, path) => host.answerPorts(stream, peerId, path)),
-    )
-  }
+  const sharing = stack.use(await Sharing.start(config.shares, { trust, names, audit, log }))
+  for (const { port, device } of await sharing.absent()) report({ event: 'absent', port, device })
+  const onlyTrusted = trustedCallers(trust, audit)
+  if (serves) await overlay.handle(PING_PROTOCOL, onlyTrusted(answerPings))
+  if (shares) await sharing.serve(overlay, onlyTrusted)
   trust.on('change', (change) => {
     const { removed, narrowed } = change
     const revoked = (peerIds: string[], reason: string) => {
@@ -230,7 +187,7 @@ export async function startDaemon(
     revoked(removed, 'its line in trusted_peers is gone, has expired or is for another key')
     revoked(narrowed, 'its line in trusted_peers may allow less than before')
     names.refresh()
-    host.enforce()
+    sharing.enforce()
     role?.enforce(overlay, change)
     // Relays are called, and so need not be trusted.
     const called = new Set([...byPeer([...relays, ...relaysToPeers(trust)]).keys()])
@@ -239,47 +196,10 @@ export async function startDaemon(
         void overlay.disconnect(peerId, 'no longer in trusted_peers')
   })
 
-  const newLinks = (lasting: boolean, tell: (event: DaemonEvent) => void) =>
-    new Links({
-      start: (link, watch) =>
-        startLink(link, { peers, ...watch, log: log.child({ link: `${link.peer}/${link.port}` }) }),
-      report: (port, event) => tell({ event: 'link', port, ...event }),
-      lasting,
-      log,
-    })
-  const addTo = async (to: Links, link: Link, until: AbortSignal) => {
-    // Standard input and output open the port at once, and so find out by themselves, a round trip earlier.
-    if (!(link.wait ?? config.wait) && link.endpoint.type !== 'stdio')
-      checkLink(link, await peers.ports(link.peer, until, link.port))
-    await to.add(link)
-  }
-  const links = stack.use(newLinks(config.lasting === true, report))
-  for (const link of config.links) await addTo(links, link, signal)
-  /** Of commands that asked for them, for as long as these run. */
-  const guests = new Set<Links>()
-
-  const invite: Daemon['invite'] = (request, tell, until) => {
-    const wanted = request.may.some((right) => right !== 'relay') ? config.shares.map(({ name }) => name) : []
-    const ports = request.ports.length > 0 ? request.ports : wanted
-    return strangers.invite({ ...request, ports }, tell, until)
-  }
-
-  const linksNow = () => [links, ...guests].flatMap((some) => some.statuses())
-  const peersNow = (): DaemonStatus['peers'] => {
-    const roundTrips = host.roundTrips()
-    const used = linksNow()
-    return bestPaths(overlay.paths()).map(({ peerId, kind: path, remoteAddress: address }) => {
-      const name = names.of(peerId) ?? peerId
-      const ofLinks = used.filter(({ port }) => [name, peerId].includes(port.split('/')[0] as string))
-      const known = [roundTrips.get(peerId), ...ofLinks.map((link) => link.roundTripMs)]
-      const roundTripMs = Math.min(...known.filter((ms) => ms !== undefined))
-      return { name, peerId, path, address, ...(Number.isFinite(roundTripMs) && { roundTripMs }) }
-    })
-  }
-  const pathTo = (peerId: string) => {
-    const [best] = overlay.paths(peerId)
-    return best && { path: best.kind }
-  }
+  const { wait = false, lasting = false } = config
+  const links = stack.use(new LinkGroups({ peers, wait, lasting, report, log }))
+  await links.add(config.links, signal)
+  let current = config
 
   const metrics = stack.use(
     new MetricsEndpoint({
@@ -295,21 +215,9 @@ export async function startDaemon(
       ...overlay.addresses().filter((address) => !isRelayed(address)),
       ...relays.map((relay) => `${relay}/p2p-circuit/p2p/${overlay.peerId}`),
     ],
-    links: () => links.statuses(),
-    async connect(wanted, tell, until) {
-      await using undo = new AsyncDisposableStack()
-      const theirs = undo.use(newLinks(false, tell))
-      guests.add(theirs)
-      undo.defer(() => void guests.delete(theirs))
-      for (const link of wanted) await addTo(theirs, link, until)
-      const taken = undo.move()
-      return {
-        links: theirs.statuses().map(({ port, at }) => ({ port, at })),
-        ended: theirs.ended,
-        [Symbol.asyncDispose]: () => taken.disposeAsync(),
-      }
-    },
-    ended: links.ended,
+    links: () => links.own.statuses(),
+    connect: (wanted, tell, until) => links.connect(wanted, tell, until),
+    ended: links.own.ended,
     portsOf: (peer, until) => peers.ports(peer, until),
     open: (wanted, until) => {
       const port = `${wanted.peer}/${wanted.port}`
@@ -318,35 +226,18 @@ export async function startDaemon(
     },
     peers: () => trust.peers().map(({ name }) => name),
     ping: (peer, until) => peers.ping(peer, until),
-    invite,
+    invite: (request, tell, until) => {
+      const wantsPorts = request.ports.length === 0 && request.may.some((right) => right !== 'relay')
+      const ports = wantsPorts ? current.shares.map(({ name }) => name) : request.ports
+      return strangers.invite({ ...request, ports }, tell, until)
+    },
     pair: (text, { relays: asked = [], ...options }) =>
       strangers.join(text, { ...options, relays: relayAddresses(asked, trust) }),
     rotate: (options, until) => rotation.rotate(options, until),
-    status: async () => ({
-      version: packageJson.version,
-      peerId: overlay.peerId,
-      pid: process.pid,
-      uptimeMs: Math.round(performance.now() - startedAtMs),
-      addresses: overlay.addresses(),
-      ports: (await host.statuses()).map(({ holder, ...port }) => ({
-        ...port,
-        ...captures.status(port.name),
-        ...(holder !== undefined && { holder: names.of(holder) ?? holder }),
-        ...(holder !== undefined && pathTo(holder)),
-      })),
-      links: linksNow(),
-      relays: overlay.relays().map(({ peerId, address, state, reason }) => ({
-        ...{ address, state },
-        ...(names.of(peerId) !== undefined && { name: names.of(peerId) as string }),
-        ...(reason !== undefined && { reason }),
-      })),
-      peers: peersNow(),
-      ...(metrics.status && { metrics: metrics.status }),
-    }),
+    status: () => gatherStatus({ overlay, names, sharing, links, metrics, startedAtMs }),
     isWell: () => overlay.isListening(),
     async become(next) {
-      const ports = await shared.become(next.shares.map(withoutCapture))
-      await captures.become(capturesOf(next.shares))
+      const ports = await sharing.become(next.shares)
       const nextStart = AT_START.filter((key) => !isDeepStrictEqual(current[key], next[key]))
       current = next
       await metrics.become(next.metrics)
@@ -359,24 +250,8 @@ export async function startDaemon(
   return daemon
 }
 
-/** As its users see it: they go on when only its capture changes. */
-function withoutCapture({ capture: _, ...share }: Share): Share {
-  return share
-}
-
-function capturesOf(shares: readonly Share[]): Map<string, CaptureOptions> {
-  return new Map(shares.flatMap(({ name, capture }) => (capture === undefined ? [] : [[name, capture]])))
-}
-
 /** What the overlay is built of. */
 const AT_START = ['listen', 'announce', 'relays', 'relay'] as const
-
-/** Of each peer the first, which is the best. */
-function bestPaths(paths: readonly Path[]): Path[] {
-  return [...Map.groupBy(paths, ({ peerId }) => peerId).values()].map(([best]) => best as Path)
-}
-
-const NOT_TRUSTED = 'it is not in trusted_peers'
 
 function reportRelay(report: DaemonOptions['report'], names: PeerNames): (status: RelayStatus) => void {
   return ({ peerId, address, state, reason }) => {

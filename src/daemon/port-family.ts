@@ -3,7 +3,7 @@ import type { Share } from '../config/config.ts'
 import { type DeviceSearch, deviceSearch, type FoundDevice } from '../device/device-search.ts'
 import type { DiscoveredPort } from '../device/discovery.ts'
 import type { Logger } from '../log.ts'
-import type { SharedPort } from '../session/host.ts'
+import type { SharedPort } from '../session/shared-port.ts'
 
 export interface PortFamilyOptions {
   list: () => Promise<DiscoveredPort[]>

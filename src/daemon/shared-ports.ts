@@ -8,7 +8,7 @@ import type { Logger } from '../log.ts'
 import type { Cables } from '../serial/simulated.ts'
 import { parseTcpAddress } from '../serial/tcp-dial.ts'
 import { foreignPort } from '../session/foreign-port.ts'
-import type { SharedPort } from '../session/host.ts'
+import type { SharedPort } from '../session/shared-port.ts'
 import { PortFamily } from './port-family.ts'
 
 const RFC2217 = 'rfc2217://'

@@ -5,23 +5,35 @@
  * The order matters. What the port is set to is asked first and set again at the end; what some servers never recover
  * from (an escaped 0xff, a message of unusual length) comes last, and on a new connection each time one was lost.
  */
-import { AYT, BINARY, BRK, DO, DONT, NOP, type Verb, WILL, WONT } from '../telnet/bytes.ts'
-import { command, concat, negotiate, subnegotiation } from '../telnet/encoder.ts'
+import { AYT, BINARY, BRK, DO, DONT, NOP, WILL, WONT } from '../telnet/bytes.ts'
+import { command, concat, negotiate } from '../telnet/encoder.ts'
 import { COM_PORT } from './messages.ts'
-
-/**
- * `refused`: an answer as it should be, by which the server keeps another value in force, which the RFC allows. `wrong` is
- * an answer that means something else, or that costs the connection.
- */
-export type ProbeVerdict = 'right' | 'refused' | 'wrong' | 'silent'
-
-export interface ProbeFinding {
-  readonly request: string
-  readonly answer: string
-  readonly verdict: ProbeVerdict
-  /** What a user feels of it; a sentence without its end. */
-  readonly breaks?: string
-}
+import {
+  type Ask,
+  agreed,
+  BAUD_RATE,
+  type Heard,
+  has,
+  message,
+  ProbeConnection,
+  payloadOf,
+  ServerGone,
+  says,
+} from './probe-connection.ts'
+import { answerText, type ProbeFinding, ProbeFindings } from './probe-findings.ts'
+import {
+  FRAMING,
+  HAZARDS,
+  nameOf,
+  OUTSIDE,
+  PURGES,
+  SETTINGS,
+  type Setting,
+  setMessage,
+  settingOf,
+  VALUES,
+  valuesIn,
+} from './probe-table.ts'
 
 export interface ProbeReport {
   readonly findings: readonly ProbeFinding[]
@@ -29,316 +41,150 @@ export interface ProbeReport {
   readonly leftChanged: readonly string[]
 }
 
-/** What came after a question. */
-export interface Heard {
-  /** Of subnegotiations of COM-PORT, without telnet's escapes. */
-  readonly payloads: readonly Uint8Array[]
-  readonly negotiations: readonly { readonly verb: Verb; readonly option: number }[]
-  /** The server has closed the connection, or takes no new one. */
-  readonly closed: boolean
-  readonly tookMs: number
-}
-
-export interface Question {
-  readonly bytes: Uint8Array
-  /** Nothing more is awaited when this holds, or after `waitMs`. */
-  readonly enough: (heard: Heard) => boolean
-  readonly waitMs: number
-  /** On a new connection; the old one is of no use any more. */
-  readonly anew: boolean
-}
-
-export type Ask = (question: Question) => Promise<Heard>
-
 const UNKNOWN_OPTION = 99
 
-const OPENING_WAIT_MS = 3_000
-const SHORTEST_WAIT_MS = 300
-const LONGEST_WAIT_MS = 2_000
-
-const BAUD_RATE = 1
-const CONTROL = 5
-const PURGE = 12
-
-/** The values of SET-CONTROL that answer a question about one thing. */
-const OUTPUT_FLOW = [1, 2, 3, 17, 19]
-const INPUT_FLOW = [14, 15, 16, 18]
-const BREAK = [5, 6]
-const DTR = [8, 9]
-const RTS = [11, 12]
-
-/** What is set, by code and, for SET-CONTROL, by the values that belong together. In the order to set it again. */
-const SETTINGS = [
-  { name: 'baud rate', code: BAUD_RATE, query: 0 },
-  { name: 'data bits', code: 2, query: 0 },
-  { name: 'parity', code: 3, query: 0 },
-  { name: 'stop bits', code: 4, query: 0 },
-  { name: 'outbound flow control', code: CONTROL, query: 0, group: OUTPUT_FLOW },
-  { name: 'inbound flow control', code: CONTROL, query: 13, group: INPUT_FLOW },
-  { name: 'break', code: CONTROL, query: 4, group: BREAK },
-  { name: 'DTR', code: CONTROL, query: 7, group: DTR },
-  { name: 'RTS', code: CONTROL, query: 10, group: RTS },
-] as const satisfies readonly Setting[]
-
-interface Setting {
-  readonly name: string
-  readonly code: number
-  readonly query: number
-  readonly group?: readonly number[]
-}
-type SettingName = (typeof SETTINGS)[number]['name']
-
-interface Trial {
-  readonly of: SettingName
-  readonly value: number
-  /** What the value is called. */
-  readonly name: string
-}
-
-const VALUES: readonly Trial[] = [
-  ...[9600, 115_200, 230_400, 250_000, 460_800, 921_600, 1_000_000, 3_000_000, 12_345, 74_880].map(
-    (rate) => ({
-      ...{ of: 'baud rate' as const, value: rate, name: `${rate}` },
-    }),
-  ),
-  { of: 'stop bits', value: 2, name: '2' },
-  { of: 'stop bits', value: 3, name: '1.5' },
-  { of: 'stop bits', value: 1, name: '1' },
-  { of: 'outbound flow control', value: 2, name: 'XON/XOFF' },
-  { of: 'outbound flow control', value: 3, name: 'RTS/CTS' },
-  { of: 'outbound flow control', value: 17, name: 'DCD' },
-  { of: 'outbound flow control', value: 19, name: 'DSR' },
-  { of: 'outbound flow control', value: 1, name: 'none' },
-  { of: 'inbound flow control', value: 15, name: 'XON/XOFF' },
-  { of: 'inbound flow control', value: 16, name: 'RTS/CTS' },
-  { of: 'inbound flow control', value: 18, name: 'DTR' },
-  { of: 'inbound flow control', value: 14, name: 'none' },
-  { of: 'break', value: 5, name: 'on' },
-  { of: 'break', value: 6, name: 'off' },
-  { of: 'DTR', value: 9, name: 'off' },
-  { of: 'DTR', value: 8, name: 'on' },
-  { of: 'RTS', value: 12, name: 'off' },
-  { of: 'RTS', value: 11, name: 'on' },
-]
-
-/** Tried behind the others: a server whose driver refuses one of them (a PTY's does) may end. */
-const FRAMING: readonly Trial[] = [
-  ...[5, 6, 7, 8].map((bits) => ({ of: 'data bits' as const, value: bits, name: `${bits}` })),
-  ...['odd', 'even', 'mark', 'space'].map((name, i) => ({ of: 'parity' as const, value: i + 2, name })),
-  { of: 'parity', value: 1, name: 'none' },
-]
-
-const BREAKS: Record<SettingName, string> = {
-  'baud rate':
-    'a program that sets this rate waits for the answer, and fails or runs at a rate it does not know',
-  'data bits': 'a program that sets it waits for the answer; pyserial raises after 3 s',
-  parity: 'a program that sets it waits for the answer; pyserial raises after 3 s',
-  'stop bits': 'a program that sets it waits for the answer; pyserial raises after 3 s',
-  'outbound flow control': 'pyserial can’t open this port without ign_set_control',
-  'inbound flow control': 'a program can’t have flow control in one direction only',
-  break: 'a program can’t tell whether the break is on',
-  DTR: 'pyserial can’t open this port without ign_set_control',
-  RTS: 'pyserial can’t open this port without ign_set_control',
-}
+const NO_ANSWER = 'a program waits for the answer, some for seconds'
 
 /** Asks everything, in order. Rejects only where `ask` does. */
 export async function probeServer(ask: Ask): Promise<ProbeReport> {
   return await new Probe(ask).run()
 }
 
-/** There is nobody left to ask. */
-class ServerGone extends Error {}
-
 class Probe {
-  readonly #ask: Ask
-  readonly #findings: ProbeFinding[] = []
-  /** How the port was found, by the words of SETTINGS. */
+  readonly #connection: ProbeConnection
+  readonly #findings: ProbeFindings
+  /** How the port was found, by the names of SETTINGS. */
   readonly #found = new Map<string, number>()
   /** Settings that have been touched. */
   readonly #touched = new Set<string>()
-  #waitMs = OPENING_WAIT_MS
-  #lost = false
 
   constructor(ask: Ask) {
-    this.#ask = ask
+    this.#connection = new ProbeConnection(ask)
+    this.#findings = new ProbeFindings(() => this.#connection.lose())
   }
 
   async run(): Promise<ProbeReport> {
     try {
-      return { findings: this.#findings, leftChanged: await this.#askAll() }
+      return { findings: this.#findings.all, leftChanged: await this.#askAll() }
     } catch (error) {
       if (!(error instanceof ServerGone)) throw error
+      this.#findings.wrong('another connection', 'refused', 'after the last message nobody can use this port')
       const leftChanged = [...this.#touched].map((name) => `${name}: the server has gone`)
-      return { findings: this.#findings, leftChanged }
+      return { findings: this.#findings.all, leftChanged }
     }
   }
 
+  /** Gives what could not be set back. */
   async #askAll(): Promise<string[]> {
     if (!(await this.#opening())) return []
     await this.#signature()
     for (const setting of SETTINGS) await this.#query(setting)
-    for (const { of, value, name } of VALUES) await this.#set(settingOf(of), value, name)
+    for (const trial of VALUES) await this.#set(settingOf(trial), trial.value, trial.name)
     await this.#masks(0)
-    for (const [value, name] of ['the device’s bytes', 'the client’s bytes', 'both'].entries())
-      await this.#plain(
-        `purge ${name}`,
-        [PURGE, value + 1],
-        [PURGE + 100, value + 1],
-        'a flush does not end; pyserial can’t open this port',
-      )
+    for (const purge of PURGES) await this.#purge(purge)
     await this.#suspend()
     await this.#silentCommand('IAC NOP', command(NOP))
     await this.#silentCommand('IAC AYT', command(AYT))
     await this.#silentCommand('IAC BRK', command(BRK))
-    for (const { of, value, name } of FRAMING) await this.#set(settingOf(of), value, name)
+    for (const trial of FRAMING) await this.#set(settingOf(trial), trial.value, trial.name)
     await this.#restore()
 
-    // What an honest server answers with the value in force.
-    await this.#outside('data bits 9', [2, 9])
-    await this.#outside('parity 6', [3, 6])
-    await this.#outside('stop bits 4', [4, 4])
-    await this.#outside('control 20', [CONTROL, 20])
-    await this.#outside('purge 4', [PURGE, 4])
-
+    for (const request of OUTSIDE) await this.#outside(request)
     await this.#masks(255)
-    for (const [code, name] of ['line', 'modem'].entries())
-      await this.#hazard(
-        `an empty NOTIFY-${name.toUpperCase()}STATE`,
-        [6 + code],
-        6 + code,
-        'pyserial’s poll_modem has no answer',
-      )
-    await this.#hazard('a baud rate with 0xff in it', [BAUD_RATE, ...octets(0x00ff00ff)], BAUD_RATE)
-    await this.#hazard('baud rate 4294967295', [BAUD_RATE, ...octets(0xffffffff)], BAUD_RATE)
-    await this.#hazard('a baud rate in one octet (Cisco)', [BAUD_RATE, 14], BAUD_RATE)
+    for (const hazard of HAZARDS) await this.#hazard(hazard)
     await this.#afterCisco()
     return await this.#restore()
   }
 
   async #opening(): Promise<boolean> {
-    const heard = await this.#put(
-      opening(),
-      (h) => agreed(h, COM_PORT) && has(h, [107]) && says(h, WILL, BINARY) && says(h, DO, BINARY),
-    )
+    const request = 'RFC 2217 (option 44)'
+    const heard = await this.#connection.open()
     if (!agreed(heard, COM_PORT)) {
-      this.#tell({
-        ...{
-          request: 'RFC 2217 (option 44)',
-          answer: heard.closed ? 'closes the connection' : 'does not agree',
-        },
-        ...{ verdict: 'wrong', breaks: 'nothing but bytes passes: no settings, no lines' },
-      })
+      const answer = heard.closed ? 'closes the connection' : 'does not agree'
+      this.#findings.wrong(request, answer, 'nothing but bytes passes: no settings, no lines')
       return false
     }
-    this.#tell({ request: 'RFC 2217 (option 44)', answer: 'agrees', verdict: 'right' })
+    this.#findings.right(request, 'agrees')
     this.#binary(heard)
     this.#firstModemState(heard)
-    const timed = await this.#put(message(BAUD_RATE, ...octets(0)), (h) => has(h, [101]))
-    if (has(timed, [101]))
-      this.#waitMs = Math.min(LONGEST_WAIT_MS, Math.max(SHORTEST_WAIT_MS, 4 * timed.tookMs + 150))
-    else this.#waitMs = LONGEST_WAIT_MS
+    await this.#connection.measure()
     await this.#unknownOption()
     return true
   }
 
   #binary(heard: Heard): void {
-    const both = says(heard, WILL, BINARY) && says(heard, DO, BINARY)
-    this.#tell(
-      both
-        ? { request: 'BINARY, both ways', answer: 'agrees', verdict: 'right' }
-        : {
-            ...{ request: 'BINARY, both ways', answer: 'does not agree', verdict: 'wrong' },
-            breaks: 'a client may have to pad CR, and a strict one does',
-          },
-    )
+    const request = 'BINARY, both ways'
+    if (says(heard, WILL, BINARY) && says(heard, DO, BINARY)) this.#findings.right(request, 'agrees')
+    else this.#findings.wrong(request, 'does not agree', 'a client may have to pad CR, and a strict one does')
   }
 
   #firstModemState(heard: Heard): void {
     const request = 'the modem lines, unasked'
-    const bits = heard.payloads.find(([code]) => code === 107)?.[1]
+    const bits = payloadOf(heard, 107)?.[1]
+    const answer = `NOTIFY-MODEMSTATE ${bits}`
     if (bits === undefined)
-      this.#tell({
-        ...{ request, answer: 'nothing', verdict: 'silent' },
-        breaks: 'a program that asks for CTS, DSR, RI or DCD has no answer; pyserial raises',
-      })
-    else if ((bits & 0x0f) !== 0)
-      this.#tell({
-        ...{ request, answer: `NOTIFY-MODEMSTATE ${bits}, with changes`, verdict: 'wrong' },
-        breaks: 'lines seem to have changed that did not',
-      })
-    else this.#tell({ request, answer: `NOTIFY-MODEMSTATE ${bits}`, verdict: 'right' })
+      this.#findings.silent(
+        request,
+        'a program that asks for CTS, DSR, RI or DCD has no answer; pyserial raises',
+      )
+    else if ((bits & 0x0f) === 0) this.#findings.right(request, answer)
+    else this.#findings.wrong(request, `${answer}, with changes`, 'lines seem to have changed that did not')
   }
 
   async #unknownOption(): Promise<void> {
+    const request = 'an option nobody has'
     const refused = (h: Heard) => says(h, WONT, UNKNOWN_OPTION) && says(h, DONT, UNKNOWN_OPTION)
     const bytes = concat([negotiate(DO, UNKNOWN_OPTION), negotiate(WILL, UNKNOWN_OPTION)])
-    const heard = await this.#put(bytes, refused)
-    const request = 'an option nobody has'
-    if (refused(heard)) this.#tell({ request, answer: 'refused', verdict: 'right' })
-    else if (
-      heard.negotiations.some(
-        ({ verb, option }) => option === UNKNOWN_OPTION && (verb === DO || verb === WILL),
-      )
-    )
-      this.#tell({
-        ...{ request, answer: 'agreed to', verdict: 'wrong' },
-        breaks: 'a client believes in an option that does nothing',
-      })
-    else
-      this.#tell({
-        ...{ request, answer: 'no refusal', verdict: 'silent' },
-        breaks: 'a telnet client waits for the refusal',
-      })
+    const heard = await this.#connection.put(bytes, refused)
+    if (refused(heard)) this.#findings.right(request, 'refused')
+    else if (agreed(heard, UNKNOWN_OPTION))
+      this.#findings.wrong(request, 'agreed to', 'a client believes in an option that does nothing')
+    else this.#findings.silent(request, 'a telnet client waits for the refusal', 'no refusal')
   }
 
   async #signature(): Promise<void> {
-    const heard = await this.#put(message(0), (h) => has(h, [100]))
+    const heard = await this.#connection.put(message(0), (h) => has(h, [100]))
     const request = 'its signature'
-    const text = heard.payloads.find(([code]) => code === 100)
+    const text = payloadOf(heard, 100)
     if (text === undefined)
-      this.#none(heard, request, 'a program can’t tell what it talks to, and work around what it knows')
-    else this.#tell({ request, answer: printable(text.subarray(1)), verdict: 'right' })
+      this.#findings.none(
+        heard,
+        request,
+        'a program can’t tell what it talks to, and work around what it knows',
+      )
+    else this.#findings.right(request, printable(text.subarray(1)))
   }
 
   async #query(setting: Setting): Promise<void> {
-    const { name, code, query } = setting
+    const { name, query } = setting
     const request = `${name}?`
-    const heard = await this.#put(
-      code === BAUD_RATE ? message(code, ...octets(query)) : message(code, query),
+    const heard = await this.#connection.put(
+      setMessage(setting, query),
       (h) => valuesIn(h, setting).length > 0,
     )
+    const isRate = setting.code === BAUD_RATE
     const value = valuesIn(heard, setting).at(-1)
     const longest = Math.max(...heard.payloads.filter(([c]) => c === 101).map(({ length }) => length - 1))
     // A rate of 0 is what nobody told the server, and setting it would only ask again.
-    if (value !== undefined && !(code === BAUD_RATE && value === 0)) this.#found.set(name, value)
-    if (value === undefined) this.#noneOf(heard, setting, request, `a program can’t learn it`)
-    else if (code === BAUD_RATE && longest !== 4)
-      this.#tell({
-        ...{ request, answer: `${value}, in ${longest} octets and not in 4`, verdict: 'wrong' },
-        breaks: 'strict clients (hub4com) take it for no answer',
-      })
-    else this.#tell({ request, answer: nameOf(setting, value), verdict: 'right' })
+    if (value !== undefined && !(isRate && value === 0)) this.#found.set(name, value)
+    if (value === undefined) this.#findings.noneOf(heard, setting, request, 'a program can’t learn it')
+    else if (isRate && longest !== 4) {
+      const answer = `${value}, in ${longest} octets and not in 4`
+      this.#findings.wrong(request, answer, 'strict clients (hub4com) take it for no answer')
+    } else this.#findings.right(request, nameOf(setting, value))
   }
 
   async #set(setting: Setting, value: number, called: string): Promise<void> {
-    const { name, code } = setting
+    const { name, breaks } = setting
     const request = `${name} ${called}`
     this.#touched.add(name)
-    const heard = await this.#put(setMessage(setting, value), (h) => valuesIn(h, setting).includes(value))
-    const values = valuesIn(heard, setting)
-    const got = values.at(-1)
-    if (values.includes(value)) this.#tell({ request, answer: called, verdict: 'right' })
-    else if (got === undefined) this.#noneOf(heard, setting, request, BREAKS[name as SettingName])
-    // A break and the lines are the server's own to move: another state in the answer is a false one.
-    else if (code === CONTROL && setting.group !== OUTPUT_FLOW && setting.group !== INPUT_FLOW)
-      this.#tell({
-        ...{ request, answer: nameOf(setting, got), verdict: 'wrong', breaks: BREAKS[name as SettingName] },
-      })
-    else
-      this.#tell({
-        ...{ request, answer: `stays at ${nameOf(setting, got)}`, verdict: 'refused' },
-        breaks: 'this port has no such setting, or the server does not know it',
-      })
+    const values = (h: Heard) => valuesIn(h, setting)
+    const heard = await this.#connection.put(setMessage(setting, value), (h) => values(h).includes(value))
+    const got = values(heard).at(-1)
+    if (values(heard).includes(value)) this.#findings.right(request, called)
+    else if (got === undefined) this.#findings.noneOf(heard, setting, request, breaks)
+    else if (setting.isState) this.#findings.wrong(request, nameOf(setting, got), breaks)
+    else this.#findings.refused(request, nameOf(setting, got))
   }
 
   async #masks(value: number): Promise<void> {
@@ -347,78 +193,81 @@ class Probe {
       [11, 'modem state'],
     ] as const) {
       const request = `mask of the ${name} ${value}`
-      const heard = await this.#put(message(code, value), (h) => has(h, [code + 100, value]))
-      const alive = value === 255 ? await this.#alive(heard) : !heard.closed
-      const other = heard.payloads.find(([c]) => c === code + 96)
+      const heard = await this.#connection.put(message(code, value), (h) => has(h, [code + 100, value]))
+      const alive = value === 255 ? await this.#connection.isAlive(heard) : !heard.closed
+      const other = has(heard, [code + 96]) && !has(heard, [code + 100])
       const breaks = `a program can’t know whether it will hear of the ${name}`
-      if (!alive) this.#broken(heard, request)
-      else if (has(heard, [code + 100, value])) this.#tell({ request, answer: `${value}`, verdict: 'right' })
-      else if (other !== undefined && !has(heard, [code + 100]))
-        this.#tell({ request, answer: `code ${code + 96} and not ${code + 100}`, verdict: 'wrong', breaks })
-      else this.#none(heard, request, breaks)
+      if (!alive) this.#findings.broken(heard, request)
+      else if (has(heard, [code + 100, value])) this.#findings.right(request, `${value}`)
+      else if (other) this.#findings.wrong(request, `code ${code + 96} and not ${code + 100}`, breaks)
+      else this.#findings.none(heard, request, breaks)
     }
   }
 
-  async #plain(request: string, payload: number[], expected: number[], breaks: string): Promise<void> {
-    const heard = await this.#put(message(...payload), (h) => has(h, expected))
-    if (has(heard, expected)) this.#tell({ request, answer: 'done', verdict: 'right' })
-    else this.#none(heard, request, breaks)
+  async #purge({ name, payload, breaks = NO_ANSWER }: (typeof PURGES)[number]): Promise<void> {
+    const [code = 0, ...value] = payload
+    const done = (h: Heard) => has(h, [code + 100, ...value])
+    const heard = await this.#connection.put(message(...payload), done)
+    if (done(heard)) this.#findings.right(name, 'done')
+    else this.#findings.none(heard, name, breaks)
   }
 
   /** The RFC has data and commands held back, so nothing is to come of a question in between. */
   async #suspend(): Promise<void> {
     const request = 'FLOWCONTROL-SUSPEND'
     const breaks = 'a client that can take no more gets more'
-    const held = await this.#put(concat([message(8), message(BAUD_RATE, ...octets(0))]), (h) => has(h, [101]))
+    const held = await this.#connection.askBaudRate(message(8))
     if (has(held, [101])) {
       const answer = has(held, [105]) ? 'answers it as a control, and goes on' : 'goes on answering'
-      this.#tell({ request, answer, verdict: 'wrong', breaks })
-    } else if (held.closed) this.#none(held, request, breaks)
-    else this.#tell({ request, answer: 'holds its answers', verdict: 'right' })
-    const after = await this.#put(message(9), (h) => has(h, [101]))
-    if (has(held, [101]) || has(after, [101]))
-      this.#tell({ request: 'FLOWCONTROL-RESUME', answer: 'goes on', verdict: 'right' })
-    else this.#none(after, 'FLOWCONTROL-RESUME', 'what was held back is lost')
+      this.#findings.wrong(request, answer, breaks)
+    } else if (held.closed) this.#findings.none(held, request, breaks)
+    else this.#findings.right(request, 'holds its answers')
+    const after = await this.#connection.put(message(9), (h) => has(h, [101]))
+    if (has(held, [101]) || has(after, [101])) this.#findings.right('FLOWCONTROL-RESUME', 'goes on')
+    else this.#findings.none(after, 'FLOWCONTROL-RESUME', 'what was held back is lost')
   }
 
   /** A command without an answer: all that can be seen is that it does no harm. */
   async #silentCommand(request: string, bytes: Uint8Array): Promise<void> {
-    const heard = await this.#put(concat([bytes, message(BAUD_RATE, ...octets(0))]), (h) => has(h, [101]))
-    if (has(heard, [101])) this.#tell({ request, answer: 'taken', verdict: 'right' })
-    else this.#broken(heard, request)
+    const heard = await this.#connection.askBaudRate(bytes)
+    if (has(heard, [101])) this.#findings.right(request, 'taken')
+    else this.#findings.broken(heard, request)
   }
 
   /** A value the RFC's tables don't have: any answer of the same kind says what is in force. */
-  async #outside(request: string, payload: number[]): Promise<void> {
+  async #outside({ name, payload }: (typeof OUTSIDE)[number]): Promise<void> {
     const code = (payload[0] ?? 0) + 100
-    const heard = await this.#put(message(...payload), (h) => has(h, [code]))
-    const got = heard.payloads.find(([c]) => c === code)
-    if (got !== undefined) this.#tell({ request, answer: `${got[1] ?? 'empty'}`, verdict: 'right' })
-    else this.#none(heard, request, 'a program waits for the answer, some for seconds')
+    const heard = await this.#connection.put(message(...payload), (h) => has(h, [code]))
+    const got = payloadOf(heard, code)
+    if (got !== undefined) this.#findings.right(name, `${got[1] ?? 'empty'}`)
+    else this.#findings.none(heard, name, NO_ANSWER)
   }
 
-  async #hazard(request: string, payload: number[], code: number, breaks?: string): Promise<void> {
+  async #hazard({ name, payload, breaks = NO_ANSWER }: (typeof HAZARDS)[number]): Promise<void> {
+    const [code = 0] = payload
     if (code === BAUD_RATE) this.#touched.add('baud rate')
-    const heard = await this.#put(message(...payload), (h) => has(h, [code + 100]))
-    const got = heard.payloads.find(([c]) => c === code + 100)
-    if (!(await this.#alive(heard))) this.#broken(heard, request)
-    else if (got !== undefined) this.#tell({ request, answer: answerText(got.subarray(1)), verdict: 'right' })
-    else this.#none(heard, request, breaks ?? 'a program waits for the answer, some for seconds')
+    const heard = await this.#connection.put(message(...payload), (h) => has(h, [code + 100]))
+    const got = payloadOf(heard, code + 100)
+    if (!(await this.#connection.isAlive(heard))) this.#findings.broken(heard, name)
+    else if (got !== undefined) this.#findings.right(name, answerText(got.subarray(1)))
+    else this.#findings.none(heard, name, breaks)
   }
 
   /** ser2net answers one Cisco message in that form, and every later one. */
   async #afterCisco(): Promise<void> {
-    const heard = await this.#put(message(BAUD_RATE, ...octets(0)), (h) => has(h, [101]))
-    const got = heard.payloads.find(([code]) => code === 101)
     const request = 'four octets, after one'
-    if (got === undefined || got.length !== 5) this.#lost = true
-    if (got === undefined) this.#none(heard, request, 'one message in Cisco’s form ends the conversation')
+    const heard = await this.#connection.askBaudRate()
+    const got = payloadOf(heard, 101)
+    if (got?.length !== 5) this.#connection.lose()
+    if (got === undefined)
+      this.#findings.none(heard, request, 'one message in Cisco’s form ends the conversation')
     else if (got.length === 2)
-      this.#tell({
-        ...{ request, answer: 'in one octet', verdict: 'wrong' },
-        breaks: 'a client that tries both forms can’t set other rates any more',
-      })
-    else this.#tell({ request, answer: answerText(got.subarray(1)), verdict: 'right' })
+      this.#findings.wrong(
+        request,
+        'in one octet',
+        'a client that tries both forms can’t set other rates any more',
+      )
+    else this.#findings.right(request, answerText(got.subarray(1)))
   }
 
   /** Sets what was touched to what it was; gives the names of what could not be. */
@@ -431,126 +280,13 @@ class Probe {
         left.push(`${setting.name}: the server does not tell what it was`)
         continue
       }
-      const heard = await this.#put(setMessage(setting, value), (h) => valuesIn(h, setting).includes(value))
-      if (valuesIn(heard, setting).includes(value)) this.#touched.delete(setting.name)
+      const confirmed = (h: Heard) => valuesIn(h, setting).includes(value)
+      if (confirmed(await this.#connection.put(setMessage(setting, value), confirmed)))
+        this.#touched.delete(setting.name)
       else left.push(`${setting.name}: it was ${nameOf(setting, value)}, and the server did not confirm it`)
     }
     return left
   }
-
-  /** Whether the connection is still good for a question. */
-  async #alive(heard: Heard): Promise<boolean> {
-    if (!heard.closed) {
-      const again = await this.#put(message(BAUD_RATE, ...octets(0)), (h) => has(h, [101]))
-      if (has(again, [101])) return true
-    }
-    this.#lost = true
-    return false
-  }
-
-  async #put(bytes: Uint8Array, enough: (heard: Heard) => boolean): Promise<Heard> {
-    if (this.#lost) {
-      this.#lost = false
-      const opened = await this.#ask({
-        ...{ bytes: opening(), anew: true, waitMs: OPENING_WAIT_MS },
-        enough: (h) => agreed(h, COM_PORT),
-      })
-      if (opened.closed) {
-        this.#tell({
-          ...{ request: 'another connection', answer: 'refused', verdict: 'wrong' },
-          breaks: 'after the last message nobody can use this port',
-        })
-        throw new ServerGone()
-      }
-    }
-    const heard = await this.#ask({ bytes, enough, waitMs: this.#waitMs, anew: false })
-    if (heard.closed) this.#lost = true
-    return heard
-  }
-
-  #tell(finding: ProbeFinding): void {
-    this.#findings.push(finding)
-  }
-
-  #none(heard: Heard, request: string, breaks: string): void {
-    if (heard.closed) this.#broken(heard, request)
-    else this.#tell({ request, answer: 'nothing', verdict: 'silent', breaks })
-  }
-
-  /** No answer, or one that is about something else. */
-  #noneOf(heard: Heard, { code }: Setting, request: string, breaks: string): void {
-    const other = heard.payloads.findLast(([c]) => c === code + 100)
-    if (heard.closed || other === undefined) this.#none(heard, request, breaks)
-    else this.#tell({ request, answer: answerText(other.subarray(1)), verdict: 'wrong', breaks })
-  }
-
-  #broken({ closed }: Heard, request: string): void {
-    this.#lost = true
-    this.#tell({
-      request,
-      answer: closed ? 'the connection is closed' : 'no answers any more on this connection',
-      verdict: 'wrong',
-      breaks: 'a program that asks this loses the port',
-    })
-  }
-}
-
-function opening(): Uint8Array {
-  return concat([
-    ...[negotiate(WILL, COM_PORT), negotiate(DO, COM_PORT)],
-    ...[negotiate(WILL, BINARY), negotiate(DO, BINARY)],
-  ])
-}
-
-function message(...payload: number[]): Uint8Array {
-  return subnegotiation(COM_PORT, Uint8Array.from(payload))
-}
-
-function setMessage({ code }: Setting, value: number): Uint8Array {
-  return code === BAUD_RATE ? message(code, ...octets(value)) : message(code, value)
-}
-
-function octets(value: number): number[] {
-  return [value >>> 24, (value >>> 16) & 0xff, (value >>> 8) & 0xff, value & 0xff]
-}
-
-function settingOf(name: SettingName): Setting {
-  return SETTINGS.find((setting) => setting.name === name) as Setting
-}
-
-/** The values that answer a question about this setting, in the order they came. */
-function valuesIn({ payloads }: Heard, { code, group }: Setting): number[] {
-  return payloads
-    .filter((payload) => payload[0] === code + 100 && payload.length > 1)
-    .map((payload) => (code === BAUD_RATE ? baudRateIn(payload.subarray(1)) : (payload[1] as number)))
-    .filter((value) => group === undefined || group.includes(value))
-}
-
-/** sredird sends eight octets of a 64-bit number, in either order of the machine: the rate is in the first four. */
-function baudRateIn(value: Uint8Array): number {
-  if (value.length < 4) return value[0] ?? 0
-  return new DataView(value.buffer, value.byteOffset).getUint32(0)
-}
-
-function agreed(heard: Heard, option: number): boolean {
-  return says(heard, DO, option) || says(heard, WILL, option)
-}
-
-function says({ negotiations }: Heard, verb: Verb, option: number): boolean {
-  return negotiations.some((one) => one.verb === verb && one.option === option)
-}
-
-/** Whether a payload begins so. */
-function has({ payloads }: Heard, start: readonly number[]): boolean {
-  return payloads.some((payload) => start.every((octet, i) => payload[i] === octet))
-}
-
-function nameOf({ name }: Setting, value: number): string {
-  return [...VALUES, ...FRAMING].find((one) => one.of === name && one.value === value)?.name ?? `${value}`
-}
-
-function answerText(value: Uint8Array): string {
-  return value.length === 4 ? `${baudRateIn(value)}` : Array.from(value).join(' ') || 'empty'
 }
 
 function printable(text: Uint8Array): string {

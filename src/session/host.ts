@@ -3,19 +3,10 @@ import { FarportError } from '../errors.ts'
 import type { Logger } from '../log.ts'
 import type { Right } from '../trust/grants.ts'
 import { HELLO_TIMEOUT_MS, readHello, refuse } from './hello.ts'
-import {
-  type Caller,
-  type CallerPath,
-  HostedPort,
-  type HostedPortOptions,
-  type HostedPortStatus,
-  notGranted,
-  type PortEvent,
-  type SharedPort,
-} from './hosted-port.ts'
+import { HostedPort, type HostedPortOptions, type HostedPortStatus, notGranted } from './hosted-port.ts'
 import { answerPorts, readPortsQuestion } from './listing.ts'
-
-export type { CallerPath, SharedPort } from './hosted-port.ts'
+import type { Caller, CallerPath, HostEvent } from './port-event.ts'
+import type { SharedPort } from './shared-port.ts'
 
 export interface PortHostOptions {
   ports: readonly SharedPort[]
@@ -29,9 +20,6 @@ export interface PortHostOptions {
   tap?: HostedPortOptions['tap']
   log: Logger
 }
-
-/** What a peer did, or was not let do. */
-export type HostEvent = PortEvent | (Caller & { readonly event: 'refuse'; readonly reason: string })
 
 /** The agent's side: answers peers about shared ports, and lets in those that may use or watch one. */
 export class PortHost implements AsyncDisposable {

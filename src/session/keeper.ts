@@ -78,6 +78,8 @@ const LAST_PAUSE_MS = 5_000
 const LAST_RESUME_PAUSE_MS = 2_000
 /** An agent that has the channel answers within a round trip; so a path that is dead is not waited for long, at first. */
 const FIRST_ANSWER_MS = 1_500
+/** A stream, and an answer on it. */
+const FIRST_CARRIER_MS = 3 * HELLO_TIMEOUT_MS
 /** How often a move to one path is tried. */
 const MOVE_TRIES = 5
 
@@ -147,7 +149,8 @@ export class ChannelKeeper {
 
   async #begin(signal: AbortSignal): Promise<void> {
     const { resumeMs, clock } = this.#options
-    const channel = new Channel({ resumeMs, ...(clock && { clock }) })
+    // The first carrier may take longer than bytes are kept for the next one.
+    const channel = new Channel({ resumeMs: FIRST_CARRIER_MS, ...(clock && { clock }) })
     channel.on('error', () => {})
     const id = randomBytes(16).toString('hex')
     const kept: Kept = { id, channel, hellos: 0, path: undefined, mending: false }
@@ -170,6 +173,7 @@ export class ChannelKeeper {
     this.#kept = kept
     this.#hadPort = true
     this.#attach(kept, carrier)
+    channel.resumeMs = resumeMs
     this.#handlers.opened(channel, carrier)
     void this.#mend(kept)
   }

@@ -491,7 +491,8 @@ export class Rfc2217Port extends Duplex implements SerialPort {
     this.#held = { bytes, done }
     if (this.#line.state !== 'lost' && this.#line.state !== 'away') return
     const leftMs = this.#line.dropAt - performance.now()
-    this.#held.timer = setTimeout(() => this.#drop(), leftMs > 0 ? leftMs : DROP_PAUSE_MS).unref()
+    // A timer may come up to 1 ms early, and what is left then is no pause.
+    this.#held.timer = setTimeout(() => this.#drop(), leftMs >= 1 ? leftMs : DROP_PAUSE_MS).unref()
   }
 
   #releaseHeld(): void {

@@ -15,7 +15,7 @@ import { type TestContext, test } from 'node:test'
 import { pino } from 'pino'
 import { type AuditLogOptions, openAuditLog } from '../../src/daemon/audit-log.ts'
 import { FarportError } from '../../src/errors.ts'
-import type { CallerPath } from '../../src/session/host.ts'
+import type { CallerPath } from '../../src/session/port-event.ts'
 
 const path: CallerPath = { kind: 'direct', remoteAddress: '/ip4/192.0.2.7/tcp/4001' }
 const peerId = '12D3KooWanna'

@@ -6,7 +6,7 @@ import { run } from 'node:test'
 import { promisify } from 'node:util'
 import pkg from '../../package.json' with { type: 'json' }
 import { probeAddress } from '../../src/daemon/rfc2217-probe.ts'
-import type { ProbeVerdict } from '../../src/rfc2217/probe.ts'
+import type { ProbeVerdict } from '../../src/rfc2217/probe-findings.ts'
 import { unlessThere } from '../support/needed-programs.ts'
 import { ptyPair } from '../support/pty-pair.ts'
 import { fetchPyserialSource } from '../support/pyserial-source.ts'

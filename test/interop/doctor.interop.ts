@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import type { ProbeFinding, ProbeReport } from '../../src/rfc2217/probe.ts'
+import type { ProbeReport } from '../../src/rfc2217/probe.ts'
+import type { ProbeFinding } from '../../src/rfc2217/probe-findings.ts'
 import { farport } from '../support/cli.ts'
 import { unlessThere } from '../support/needed-programs.ts'
 import { ptyPair } from '../support/pty-pair.ts'

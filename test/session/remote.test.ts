@@ -106,7 +106,7 @@ test('settings and lines are put back when the agent has forgotten the channel',
 test('what could not be delivered within the resume time is dropped, counted and reported', async () => {
   const { a, b } = nullModemSources('test')
   await using pair = new SessionPair({ port: a })
-  const port = await pair.open('port', { resumeMs: 50 })
+  const port = await pair.open('port', { resumeMs: 1_000 })
   const far = await b.open({})
   pair.unreachable = new Error('no way there')
   pair.cut()
@@ -141,7 +141,7 @@ function pluggable() {
 test('a device that stays away for too long gets nothing of what was written meanwhile, on neither side', async () => {
   const { source, far: b, near } = pluggable()
   await using pair = new SessionPair({ port: source })
-  await using port = await pair.open('port', { resumeMs: 400 })
+  await using port = await pair.open('port', { resumeMs: 1_000 })
   await using far = await b.open({})
   await port.drain()
   // So that bytes are on their way to the device when it goes.
@@ -166,7 +166,7 @@ test('a device that stays away for too long gets nothing of what was written mea
 test('what is written to a device that is away for long is thrown away, but not as fast as it comes', async () => {
   const { source, near } = pluggable()
   await using pair = new SessionPair({ port: source })
-  await using port = await pair.open('port', { resumeMs: 500 })
+  await using port = await pair.open('port', { resumeMs: 1_000 })
   await port.drain()
   near().unplug()
   await whenState(port, 'absent')
@@ -175,10 +175,14 @@ test('what is written to a device that is away for long is thrown away, but not 
     if (!port.destroyed) port.write('on and on', again)
   }
   again()
-  await until('some are dropped', () => drops() > 0)
-  const [before, startedAt] = [drops(), performance.now()]
-  await until('two more are', () => drops() >= before + 2)
-  assert.ok(performance.now() - startedAt > 450, 'the second of them did not wait half a second')
+  let [seen, since] = [0, performance.now()]
+  await until('one waits half a second', () => {
+    if (drops() !== seen) [seen, since] = [drops(), performance.now()]
+    return seen > 0 && performance.now() - since > 450
+  })
+  // Timers are a millisecond early or late: a few go at the moment when the first one is too old.
+  assert.ok(seen <= 5, `${seen} before it`)
+  await until('it is dropped in its turn', () => drops() > seen)
 })
 
 test('a carrier that is replaced while the device is away does not bring the device back', async () => {
@@ -231,4 +235,20 @@ test('end() delivers what was written before the device is let go', async () => 
   await once(port, 'close')
   assert.equal(await got, sent)
   await far[Symbol.asyncDispose]()
+})
+test('a first answer that takes longer than bytes are kept opens the port all the same', async () => {
+  const { a, b } = nullModemSources('test')
+  await using pair = new SessionPair({ port: a })
+  await using far = await b.open({})
+  const connect = pair.connect.bind(pair)
+  pair.connect = (peer) => {
+    const stream = connect(peer)
+    const carrier = pair.carriers().at(-1)
+    carrier?.stall()
+    setTimeout(() => carrier?.flow(), 50)
+    return stream
+  }
+  await using port = await pair.open('port', { resumeMs: 0 })
+  port.write('hello')
+  assert.equal(String((await once(far, 'data'))[0]), 'hello')
 })
