@@ -2,6 +2,7 @@ import { closeSync, constants, openSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { getSystemErrorMessage, getSystemErrorName } from 'node:util'
 import { FarportError } from '../errors.ts'
+import { OpenWatch } from './open-watch.ts'
 import { Round } from './round.ts'
 import { Termios2 } from './termios.ts'
 
@@ -145,6 +146,7 @@ type Native = {
   flock(fd: number, operation: number): number
   inotifyInit(flags: number): number
   inotifyAddWatch(fd: number, path: string, mask: number): number
+  inotifyRmWatch(fd: number, watch: number): number
   poll(fds: Uint8Array, count: number, timeoutMs: number): number
   ioctlValue(fd: number, request: number, value: number): number
   ioctlBuffer(fd: number, request: number, buffer: Uint8Array): number
@@ -195,6 +197,7 @@ export class FdPoll {
 export class Libc {
   /** For what its descriptors have to do. */
   readonly round = new Round()
+  readonly opens = new OpenWatch(this)
   readonly #c: Native
   readonly #int = Buffer.alloc(4)
   readonly #pollfd = Buffer.alloc(8)
@@ -384,6 +387,11 @@ export class Libc {
     return this.#check('inotify_add_watch', this.#c.inotifyAddWatch(fd, path, mask))
   }
 
+  /** The watch may have gone with its file. */
+  inotifyUnwatch(fd: number, watch: number): void {
+    this.#c.inotifyRmWatch(fd, watch)
+  }
+
   #ioctlInt(name: string, fd: number, request: number, value = 0): number {
     this.#int.writeInt32LE(value)
     this.#ioctlBuffer(name, fd, request, this.#int)
@@ -441,6 +449,7 @@ function bind(): Native {
     flock: c.func('int flock(int fd, int operation)'),
     inotifyInit: c.func('int inotify_init1(int flags)'),
     inotifyAddWatch: c.func('int inotify_add_watch(int fd, const char *path, uint32_t mask)'),
+    inotifyRmWatch: c.func('int inotify_rm_watch(int fd, int watch)'),
     poll: c.func('int poll(void *fds, unsigned long count, int timeout)'),
     ioctlValue: c.func('ioctl', 'int', ['int', 'ulong', 'uintptr_t']),
     ioctlBuffer: c.func('ioctl', 'int', ['int', 'ulong', 'void *']),

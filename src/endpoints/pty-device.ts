@@ -2,7 +2,8 @@ import { EventEmitter } from 'node:events'
 import { chmodSync, chownSync } from 'node:fs'
 import { constants } from 'node:os'
 import { FdDuplex } from '../device/fd-duplex.ts'
-import { IN, isSystemError, type Libc, loadLibc, TIOCPKT_EVENT } from '../device/libc.ts'
+import { isSystemError, type Libc, loadLibc, TIOCPKT_EVENT } from '../device/libc.ts'
+import type { WatchedFile } from '../device/open-watch.ts'
 import { LFLAG, Termios2 } from '../device/termios.ts'
 import type { PurgeWhat } from '../serial/port.ts'
 import type { SerialSettings } from '../serial/settings.ts'
@@ -37,7 +38,7 @@ interface Pty {
   readonly fd: number
   readonly path: string
   /** Inotify on the slave. */
-  readonly opens: FdDuplex
+  readonly opens: WatchedFile
 }
 
 /** How soon that is seen which the kernel does not tell of. */
@@ -130,7 +131,7 @@ export class PtyDevice extends EventEmitter<PtyDeviceEvents> implements AsyncDis
     clearInterval(this.#look)
     this.stream.detach()
     this.stream.destroy()
-    await this.#close(this.#pty)
+    this.#close(this.#pty)
   }
 
   #makePty(setUp: (termios: Termios2) => void): Pty {
@@ -147,19 +148,16 @@ export class PtyDevice extends EventEmitter<PtyDeviceEvents> implements AsyncDis
       libc.setPacketMode(fd, true)
       // A master reads EIO only when its slave has been open before.
       libc.close(libc.openPtySlave(fd))
-      const opens = new FdDuplex(libc, { fd: libc.inotify() })
-      opens.on('data', () => this.#onOpen())
-      libc.inotifyWatch(opens.fd as number, slavePath, IN.OPEN)
-      return { fd, path: slavePath, opens }
+      return { fd, path: slavePath, opens: libc.opens.watch(slavePath, () => this.#onOpen()) }
     } catch (error) {
       libc.close(fd)
       throw error
     }
   }
 
-  async #close({ fd, opens }: Pty): Promise<void> {
+  #close({ fd, opens }: Pty): void {
+    opens[Symbol.dispose]()
     this.#libc.close(fd)
-    await opens[Symbol.asyncDispose]()
   }
 
   #onRead(bytes: Buffer): Buffer {
@@ -260,8 +258,8 @@ export class PtyDevice extends EventEmitter<PtyDeviceEvents> implements AsyncDis
   /** Leaves the next program a PTY without stale bytes, modes that would echo, or a lock. False: it is locked for good. */
   #tidyUp(): boolean {
     const unlocked = this.#discardUndelivered('and unlock')
-    // inotify must not tell us of our own open. A program's in the same moment shows in the look that follows.
-    while (this.#libc.read(this.#pty.opens.fd as number, Buffer.alloc(1024)) > 0);
+    // We must not be told of our own open. A program's in the same moment shows in the look that follows.
+    this.#pty.opens.forget()
     this.#readTermios('if changed')
     const idle = this.#termios.copy()
     setIdle(idle)
@@ -282,7 +280,7 @@ export class PtyDevice extends EventEmitter<PtyDeviceEvents> implements AsyncDis
       return
     }
     this.emit('moved', old.path)
-    void this.#close(old)
+    this.#close(old)
   }
 
   /**

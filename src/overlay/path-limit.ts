@@ -1,7 +1,7 @@
 import type { TcpState } from './tcp-options.ts'
 
 /** How much longer a round trip may take because of what we send, before we send less; and below which we send more. */
-const QUEUE_MS = { most: 25, least: 10 }
+const QUEUE_MS = { most: 15, least: 5 }
 /** Six packets: with fewer, one that is lost is not noticed before its time-out. */
 const MIN_BYTES = 8 * 1024
 const STEP_BYTES = 3 * 1024

@@ -1,9 +1,19 @@
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs'
 import { connect, createServer } from 'node:net'
 import { tmpdir, userInfo } from 'node:os'
 import { join } from 'node:path'
+import { type Host, LOOPBACK } from './hosts.ts'
 
 const script = join(import.meta.dirname, 'ends.py')
 
@@ -14,21 +24,29 @@ const TOOLS: Readonly<Record<string, string>> = {
   ssh: 'openssh-client',
   '/usr/sbin/sshd': 'openssh-server',
   python3: 'python3',
+  'wireguard-go': 'wireguard-go',
+  wg: 'wireguard-tools',
 }
 
-/** The packages that have to be installed first. */
-export function missingPackages(): string[] {
+/** ser2net complains of mDNS where there is no system bus; wireguard-go recommends the kernel's own. */
+const TALKATIVE = ['ser2net', 'wireguard-go']
+
+/** For a program to end by itself when it is told to. */
+const GRACE_MS = 2_000
+
+/** The packages that have to be installed before these programs can be run. */
+export function missingPackages(tools: readonly string[]): string[] {
   const dirs = [...(process.env.PATH ?? '').split(':'), '/usr/sbin', '/usr/local/sbin']
   const found = (tool: string) =>
     tool.startsWith('/') ? existsSync(tool) : dirs.some((dir) => existsSync(join(dir, tool)))
-  return Object.entries(TOOLS).flatMap(([tool, name]) => (found(tool) ? [] : [name]))
+  return tools.flatMap((tool) => (found(tool) ? [] : [TOOLS[tool] ?? tool]))
 }
 
 /** A folder and the programs that run in it; both end with it. */
 export class Rig implements AsyncDisposable {
   readonly dir = mkdtempSync(join(tmpdir(), 'farport-bench-'))
   readonly #stack = new AsyncDisposableStack()
-  #sshd: Promise<number> | undefined
+  readonly #sshds = new Map<Host, Promise<{ port: number; pid: number }>>()
 
   constructor() {
     this.#stack.defer(() => rmSync(this.dir, { recursive: true, force: true }))
@@ -46,31 +64,44 @@ export class Rig implements AsyncDisposable {
     this.#stack.defer(onDispose)
   }
 
-  start(command: string, args: readonly string[]): ChildProcess {
-    const child = spawn(command, args, {
-      // ser2net complains of mDNS where there is no system bus.
-      stdio: ['ignore', 'ignore', command === 'ser2net' ? 'ignore' : 'inherit'],
+  start(command: string, args: readonly string[], on: Host = LOOPBACK.near): ChildProcess {
+    const child = on.launch(command, args, {
+      stdio: ['ignore', 'ignore', TALKATIVE.includes(command) ? 'ignore' : 'inherit'],
       env: { ...process.env, PATH: `${process.env.PATH}:/usr/sbin` },
     })
     const closed = once(child, 'close')
     this.#stack.defer(async () => {
-      child.kill()
+      // An sshd's sessions outlive it.
+      const family = child.pid === undefined ? [] : familyOf(child.pid)
+      for (const pid of family) endProcess(pid, 'SIGTERM')
+      // ser2net may wait for a connection to drain that never will.
+      const impatience = setTimeout(() => family.map((pid) => endProcess(pid, 'SIGKILL')), GRACE_MS)
       await closed
+      clearTimeout(impatience)
     })
     return child
   }
 
-  /** A device on a PTY that sends back what it gets. */
-  async device(name: string): Promise<string> {
+  /** A device on a PTY that sends back what it gets, or of another kind that ends.py has. */
+  async device(name: string, kind: 'echo' | 'flood' = 'echo'): Promise<string> {
     const link = this.path(`${name}-device`)
-    this.start('python3', [script, 'echo', link])
+    this.start('python3', [script, kind, link])
     return await appears(link)
   }
 
-  /** A private sshd on the loopback address, with keys of its own: answers its port. */
-  sshd(): Promise<number> {
-    this.#sshd ??= this.#startSshd()
-    return this.#sshd
+  /** So many that send back what they get, in one process. */
+  async devices(count: number): Promise<string[]> {
+    const links = Array.from({ length: count }, (_, i) => this.path(`device${i}`))
+    this.start('python3', [script, 'echoes', ...links])
+    for (const link of links) await appears(link)
+    return links
+  }
+
+  /** A private sshd, one on each host that asks, with keys of its own. */
+  sshd(host: Host): Promise<{ port: number; pid: number }> {
+    const sshd = this.#sshds.get(host) ?? this.#startSshd(host)
+    this.#sshds.set(host, sshd)
+    return sshd
   }
 
   /** What it takes to log in there. */
@@ -85,21 +116,22 @@ export class Rig implements AsyncDisposable {
     return ['-F', 'none', ...to, ...options.flatMap((option) => ['-o', option])]
   }
 
-  async #startSshd(): Promise<number> {
+  async #startSshd(host: Host): Promise<{ port: number; pid: number }> {
     const port = await freePort()
-    for (const key of ['host-key', 'user-key'])
+    const keys = ['host-key', 'user-key'].filter((key) => !existsSync(this.path(key)))
+    for (const key of keys)
       execFileSync('ssh-keygen', ['-q', '-t', 'ed25519', '-N', '', '-f', this.path(key)])
     if (userInfo().uid === 0) mkdirSync('/run/sshd', { recursive: true })
     chmodSync(this.dir, 0o700)
-    const config = this.path('sshd_config')
+    const config = this.path(`sshd-${port}.conf`)
     const { dir } = this
     writeFileSync(
       config,
-      `Port ${port}\nListenAddress 127.0.0.1\nHostKey ${dir}/host-key\nAuthorizedKeysFile ${dir}/user-key.pub\nPermitRootLogin prohibit-password\nStrictModes no\nUsePAM no\nPidFile none\n`,
+      `Port ${port}\nListenAddress ${host.address}\nHostKey ${dir}/host-key\nAuthorizedKeysFile ${dir}/user-key.pub\nPermitRootLogin prohibit-password\nStrictModes no\nUsePAM no\nPidFile none\n`,
     )
-    this.start('/usr/sbin/sshd', ['-D', '-e', '-q', '-f', config])
-    await listening(port)
-    return port
+    const { pid } = this.start('/usr/sbin/sshd', ['-D', '-e', '-q', '-f', config], host)
+    await host.listens(port)
+    return { port, pid: pid as number }
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -121,10 +153,41 @@ export async function measure<T>(...args: readonly (string | number)[]): Promise
 
 /** Processor time that a process has used, in milliseconds: proc(5), where a tick is 10 ms. */
 export function cpuMs(pid: number): number {
-  const fields = readFileSync(`/proc/${pid}/stat`, 'utf8')
-    .replace(/^.*\) /, '')
-    .split(' ')
+  const fields = statOf(pid)
   return (Number(fields[11]) + Number(fields[12])) * 10
+}
+
+/** The process and all that descend from it. */
+export function familyOf(pid: number): number[] {
+  const parents = readdirSync('/proc')
+    .map(Number)
+    .filter((entry) => entry > 0)
+    .flatMap((entry) => {
+      try {
+        return [[entry, Number(statOf(entry)[1])] as const]
+      } catch {
+        return [] // It has just ended.
+      }
+    })
+  const family = [pid]
+  for (const parent of family)
+    family.push(...parents.filter(([, of]) => of === parent).map(([child]) => child))
+  return family
+}
+
+/** What /proc/PID/stat says after the name, which may have spaces in it: state, parent, and so on. */
+function statOf(pid: number): string[] {
+  return readFileSync(`/proc/${pid}/stat`, 'utf8')
+    .replace(/^.*\) /s, '')
+    .split(' ')
+}
+
+function endProcess(pid: number, signal: NodeJS.Signals): void {
+  try {
+    process.kill(pid, signal)
+  } catch {
+    // It has ended by itself.
+  }
 }
 
 export async function appears(path: string): Promise<string> {

@@ -10,6 +10,7 @@ import { readPage } from './page.ts'
 /** Pages without markers, and why nothing of them is run here. A page that is neither marked nor in here fails the test. */
 const NOT_RUN: Readonly<Record<string, string>> = {
   'compatibility.md': 'printed by `npm run compat`, not typed',
+  'performance.md': 'written by `npm run bench -- --docs` and `npm run bench:growth -- --docs`',
 }
 
 const root = new URL('../..', import.meta.url).pathname

@@ -1,7 +1,8 @@
-import { type ChildProcess, execFile, execFileSync, type SpawnOptions, spawn } from 'node:child_process'
+import { type ChildProcess, execFileSync, type SpawnOptions } from 'node:child_process'
 import { once } from 'node:events'
 import { accessSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
+import { Namespaces } from './namespaces.ts'
 
 /**
  * What a site's router does. Mapping and filtering in the words of RFC 4787.
@@ -68,12 +69,6 @@ function missing(): string | undefined {
   }
 }
 
-/** A network namespace: it is there for as long as this process of ours, and nobody else sees a name of it. */
-interface Namespace {
-  readonly pid: number
-  readonly holder: ChildProcess
-}
-
 interface SiteState {
   net: number
   wan: string
@@ -87,13 +82,12 @@ interface SiteState {
  *     relay 45.33.1.10, .11 ── net ── nat-a 45.33.2.10 ── a 192.168.2.2, a2 192.168.2.3
  *                               └──── nat-b 45.33.3.10 ── b 192.168.3.2, b2 192.168.3.3
  *
- * The namespaces have no names but are held by processes, which end when this one does, however it ends: so nothing is
- * ever left over, and any number of laboratories can be up at once.
+ * The hosts end with this process, however it ends, and nobody else sees them: any number of laboratories can be up at
+ * once.
  */
 export class NatLab implements AsyncDisposable {
-  readonly #namespaces = new Map<string, Namespace>()
+  readonly #hosts = new Namespaces()
   readonly #sites = new Map<string, SiteState>()
-  readonly #programs = new Set<ChildProcess>()
   readonly #cuts = new Set<string>()
   readonly #blocks = new Map<string, Blocked>()
 
@@ -112,7 +106,7 @@ export class NatLab implements AsyncDisposable {
 
   /** The processes that the namespaces live by. */
   get holders(): number[] {
-    return [...this.#namespaces.values()].map(({ pid }) => pid)
+    return this.#hosts.holders
   }
 
   /** The relay's two public addresses. */
@@ -136,15 +130,12 @@ export class NatLab implements AsyncDisposable {
    * laboratory ends.
    */
   exec(host: string, argv: readonly [string, ...string[]], options: SpawnOptions = {}): ChildProcess {
-    const program = spawn('setpriv', ['--pdeathsig', 'KILL', ...this.#enter(host), ...argv], options)
-    this.#programs.add(program)
-    program.on('exit', () => this.#programs.delete(program))
-    return program
+    return this.#hosts.exec(host, argv, options)
   }
 
   /** Runs a program on a host to its end, and gives what it wrote. @throws when it fails. */
   async run(host: string, argv: readonly [string, ...string[]], input = ''): Promise<string> {
-    return await run([...this.#enter(host), ...argv], input)
+    return await this.#hosts.run(host, argv, input)
   }
 
   /** Nothing passes between two sites, or a site and `relay`, until healed. */
@@ -181,7 +172,7 @@ export class NatLab implements AsyncDisposable {
     const [outermost] = state.routers
     state.wan = `${PUBLIC}.${state.net}.${Number(state.wan.split('.')[3]) + 1}`
     const device = outermost === undefined ? 'eth0' : 'wan'
-    await this.#ip(outermost ?? site, [
+    await this.#hosts.ip(outermost ?? site, [
       `addr flush dev ${device} scope global`,
       `addr add ${state.wan}/24 dev ${device}`,
       `route replace default via ${PUBLIC}.${state.net}.1`,
@@ -191,26 +182,17 @@ export class NatLab implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    const ended = [...this.#programs, ...[...this.#namespaces.values()].map(({ holder }) => holder)].map(
-      (program) => {
-        const over =
-          program.exitCode === null && program.signalCode === null ? once(program, 'exit') : undefined
-        program.kill('SIGKILL')
-        return over
-      },
-    )
-    await Promise.all(ended)
-    this.#namespaces.clear()
+    await this.#hosts[Symbol.asyncDispose]()
   }
 
   async #build({ sites, delayMs = 0, ...options }: NatLabOptions): Promise<void> {
-    await Promise.all([this.#namespace('net'), this.#namespace('relay')])
-    await this.#write('net', 'net/ipv4/ip_forward', '1')
-    await this.#link(
+    await Promise.all([this.#hosts.add('net'), this.#hosts.add('relay')])
+    await this.#hosts.set('net', 'net/ipv4/ip_forward', '1')
+    await this.#hosts.link(
       ['net', `to-${RELAY_NET}`, `${PUBLIC}.${RELAY_NET}.1/24`],
       ['relay', 'eth0', `${this.relayAddresses[0]}/24`],
     )
-    await this.#ip('relay', [
+    await this.#hosts.ip('relay', [
       `addr add ${this.relayAddresses[1]}/24 dev eth0`,
       `route add default via ${PUBLIC}.${RELAY_NET}.1`,
     ])
@@ -241,16 +223,20 @@ export class NatLab implements AsyncDisposable {
       if (type === 'public') break
       const router = depth === 0 ? `nat-${name}` : `nat-${name}-${depth + 1}`
       state.routers.push(router)
-      await this.#namespace(router)
-      await this.#link(
+      await this.#hosts.add(router)
+      await this.#hosts.link(
         [outer.host, outer.device, `${outer.address}/24`],
         [router, 'wan', `${outer.inner}/24`],
       )
-      await this.#ip(router, [`route add default via ${outer.address}`])
-      await this.#write(router, 'net/ipv4/ip_forward', '1')
+      await this.#hosts.ip(router, [`route add default via ${outer.address}`])
+      await this.#hosts.set(router, 'net/ipv4/ip_forward', '1')
       const { udpTimeoutSeconds = 30, udpStreamTimeoutSeconds = 120, wan = 'drop' } = options
-      await this.#write(router, 'net/netfilter/nf_conntrack_udp_timeout', `${udpTimeoutSeconds}`)
-      await this.#write(router, 'net/netfilter/nf_conntrack_udp_timeout_stream', `${udpStreamTimeoutSeconds}`)
+      await this.#hosts.set(router, 'net/netfilter/nf_conntrack_udp_timeout', `${udpTimeoutSeconds}`)
+      await this.#hosts.set(
+        router,
+        'net/netfilter/nf_conntrack_udp_timeout_stream',
+        `${udpStreamTimeoutSeconds}`,
+      )
       const innermost = depth === chain.length - 1
       const inner = innermost ? `192.168.${net}.2` : `100.64.${net}.${10 + depth}`
       await this.#nft(router, ruleset(type, inner, wan))
@@ -258,21 +244,21 @@ export class NatLab implements AsyncDisposable {
     }
     const [router] = state.routers.slice(-1)
     if (router === undefined) {
-      await this.#namespace(name)
-      await this.#link(['net', `to-${net}`, `${PUBLIC}.${net}.1/24`], [name, 'eth0', `${state.wan}/24`])
-      await this.#ip(name, [`route add default via ${PUBLIC}.${net}.1`])
+      await this.#hosts.add(name)
+      await this.#hosts.link(['net', `to-${net}`, `${PUBLIC}.${net}.1/24`], [name, 'eth0', `${state.wan}/24`])
+      await this.#hosts.ip(name, [`route add default via ${PUBLIC}.${net}.1`])
       return
     }
-    await this.#ip(router, [
+    await this.#hosts.ip(router, [
       'link add lan type bridge',
       'link set lan up',
       `addr add 192.168.${net}.1/24 dev lan`,
     ])
     for (const [k, host] of [name, `${name}2`].entries()) {
-      await this.#namespace(host)
-      await this.#link([router, `lan${k}`], [host, 'eth0', `192.168.${net}.${2 + k}/24`])
-      await this.#ip(router, [`link set lan${k} master lan`])
-      await this.#ip(host, [`route add default via 192.168.${net}.1`])
+      await this.#hosts.add(host)
+      await this.#hosts.link([router, `lan${k}`], [host, 'eth0', `192.168.${net}.${2 + k}/24`])
+      await this.#hosts.ip(router, [`link set lan${k} master lan`])
+      await this.#hosts.ip(host, [`route add default via 192.168.${net}.1`])
     }
   }
 
@@ -286,7 +272,7 @@ export class NatLab implements AsyncDisposable {
       once(line.stdout as NonNullable<typeof line.stdout>, 'data'),
       once(line, 'exit').then(() => Promise.reject(new Error('the delay line ended'))),
     ])
-    await this.#ip('net', [
+    await this.#hosts.ip('net', [
       `link set ${DELAY_DEVICE} txqueuelen 10000 up`,
       `route add default dev ${DELAY_DEVICE} table 77`,
       ...[RELAY_NET, ...[...this.#sites.values()].map(({ net }) => net)].map(
@@ -294,8 +280,8 @@ export class NatLab implements AsyncDisposable {
       ),
     ])
     // What comes out of the device has a source that the way back to would not lead to it.
-    await this.#write('net', 'net/ipv4/conf/all/rp_filter', '0')
-    await this.#write('net', `net/ipv4/conf/${DELAY_DEVICE}/rp_filter`, '0')
+    await this.#hosts.set('net', 'net/ipv4/conf/all/rp_filter', '0')
+    await this.#hosts.set('net', `net/ipv4/conf/${DELAY_DEVICE}/rp_filter`, '0')
   }
 
   async #filter(): Promise<void> {
@@ -316,47 +302,8 @@ export class NatLab implements AsyncDisposable {
     await this.#nft('net', `flush chain ip lab transit\n${added.join('')}`)
   }
 
-  async #namespace(name: string): Promise<void> {
-    const holder = spawn('unshare', ['--net', 'cat'], { stdio: ['pipe', 'pipe', 'inherit'] })
-    holder.stdin.write('in it\n')
-    await Promise.race([
-      once(holder.stdout, 'data'),
-      once(holder, 'exit').then(() => Promise.reject(new Error('unshare failed'))),
-    ])
-    this.#namespaces.set(name, { pid: holder.pid as number, holder })
-    await this.#ip(name, ['link set lo up'])
-  }
-
-  async #link(...ends: [host: string, device: string, address?: string][]): Promise<void> {
-    const [one, other] = ends.map(([host, device]) => `name ${device} netns ${this.#pid(host)}`)
-    await run(['ip', ...`link add ${one} type veth peer ${other}`.split(' ')])
-    for (const [host, device, address] of ends)
-      await this.#ip(host, [
-        ...(address === undefined ? [] : [`addr add ${address} dev ${device}`]),
-        `link set ${device} up`,
-      ])
-  }
-
-  async #ip(host: string, commands: readonly string[]): Promise<void> {
-    await this.run(host, ['ip', '-batch', '-'], commands.map((command) => `${command}\n`).join(''))
-  }
-
   async #nft(host: string, rules: string): Promise<void> {
     await this.run(host, ['nft', '-f', '-'], rules)
-  }
-
-  async #write(host: string, setting: string, value: string): Promise<void> {
-    await this.run(host, ['tee', `/proc/sys/${setting}`], value)
-  }
-
-  #enter(host: string): string[] {
-    return ['nsenter', '-t', `${this.#pid(host)}`, '-n']
-  }
-
-  #pid(host: string): number {
-    const namespace = this.#namespaces.get(host)
-    if (namespace === undefined) throw new Error(`no host ${host} in this laboratory`)
-    return namespace.pid
   }
 
   #site(name: string): SiteState {
@@ -422,15 +369,4 @@ function particulars(
     case 'symmetric':
       return {}
   }
-}
-
-async function run([program, ...args]: readonly string[], input = ''): Promise<string> {
-  return await new Promise((resolve, reject) => {
-    const child = execFile(program as string, args, (error, stdout, stderr) => {
-      if (error) reject(new Error(`${program} ${args.join(' ')}: ${stderr || error.message}\n${input}`))
-      else resolve(stdout)
-    })
-    child.stdin?.on('error', () => undefined)
-    child.stdin?.end(input)
-  })
 }
