@@ -2,8 +2,8 @@
 
 const WIDTH = 720
 const LEFT = 70
-const RIGHT = 170
-const TOP = 40
+const RIGHT = 190
+const TOP = 56
 const BOTTOM = 46
 const COLOURS = ['#2a7de1', '#e1782a', '#2aa876', '#a64ac9', '#c9334a', '#8a8a8a']
 
@@ -20,12 +20,6 @@ interface Axis {
 /** Curves over one axis of counts. */
 export function curves(title: string, x: Axis, y: Axis, series: readonly Series[], height = 300): string {
   const all = series.flatMap(({ points }) => points)
-  const across = scale(
-    all.map((point) => point.x),
-    x.log === true,
-    LEFT,
-    WIDTH - RIGHT,
-  )
   const up = scale(
     all.map((point) => point.y),
     y.log === true,
@@ -33,12 +27,13 @@ export function curves(title: string, x: Axis, y: Axis, series: readonly Series[
     TOP,
   )
   const xs = [...new Set(all.map((point) => point.x))].sort((a, b) => a - b)
+  const across = { at: between(xs, x.log === true) }
   const labels = spread(series.map(({ points }) => up.at(points.at(-1)?.y ?? 0)))
   const parts = [
     ...up.ticks.map((tick) => gridLine(up.at(tick), text(tick))),
     ...xs.map((tick) => label(across.at(tick), height - BOTTOM + 18, text(tick), 'middle')),
     label((LEFT + WIDTH - RIGHT) / 2, height - 8, x.label, 'middle'),
-    label(LEFT - 50, TOP - 14, y.label, 'start'),
+    label(LEFT - 50, TOP - 16, y.label, 'start'),
     ...series.flatMap(({ name, points }, i) => {
       const colour = COLOURS[i % COLOURS.length]
       const path = points.map((point) => `${round(across.at(point.x))},${round(up.at(point.y))}`)
@@ -111,6 +106,13 @@ function label(
 ): string {
   const style = colour === undefined ? '' : ` style="fill:${colour}"`
   return `<text x="${round(x)}" y="${round(y)}" text-anchor="${anchor}" font-weight="${weight}"${style}>${escaped(content)}</text>`
+}
+
+/** From counts to places, the first at the left edge and the last at the right. */
+function between(counts: readonly number[], log: boolean): (count: number) => number {
+  const on = (count: number) => (log ? Math.log10(count) : count)
+  const [first, last] = [on(counts[0] ?? 1), on(counts.at(-1) ?? 1)]
+  return (count) => LEFT + ((WIDTH - RIGHT - LEFT) * (on(count) - first)) / (last - first || 1)
 }
 
 /** From values to places, and where marks belong. */

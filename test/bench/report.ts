@@ -29,7 +29,7 @@ export async function keep(found: {
     bench: { ...before.bench, ...Object.fromEntries(bench) },
     growth: { ...before.growth, ...found.growth },
   }
-  await writeFile(RESULTS, `${JSON.stringify(results, undefined, 1)}\n`)
+  await writeFile(RESULTS, `${JSON.stringify(results, undefined, 2)}\n`)
   let page = await readFile(PAGE, 'utf8')
   for (const [name, content] of Object.entries(contents(results)))
     page = page.replace(
