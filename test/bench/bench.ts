@@ -1,7 +1,10 @@
 import { cpus, loadavg } from 'node:os'
 import { parseArgs } from 'node:util'
 import { whyNoSlowLink } from '../support/slow-link.ts'
+import { costs } from './costs.ts'
 import { manyPorts } from './many-ports.ts'
+import { modbus } from './modbus.ts'
+import { opening } from './opening.ts'
 import type { Measured, Part } from './part.ts'
 import { plain } from './plain.ts'
 import { keep } from './report.ts'
@@ -13,7 +16,7 @@ import { STACKS, type Stack, type StackName } from './stacks.ts'
  * farport beside what people use today, in one run: an application on a PTY, a device on a PTY, both the same little
  * scripts, and each stack between them.
  */
-const PARTS: readonly Part[] = [plain, manyPorts, slow]
+const PARTS: readonly Part[] = [plain, manyPorts, slow, opening, modbus, costs]
 
 const { values: flags } = parseArgs({
   options: {
@@ -22,7 +25,7 @@ const { values: flags } = parseArgs({
     mib: { type: 'string', default: '16' },
     /** For each figure that is taken over a time. */
     seconds: { type: 'string', default: '8' },
-    /** Only these stacks, these parts (rtt1, rtt64, bulk, ports, slow) and these rates of the slow line (10m, 1m). */
+    /** Only these stacks, these parts (rtt1, rtt64, bulk, ports, slow, opening, modbus, costs) and these rates of the slow line (10m, 1m). */
     only: { type: 'string', multiple: true, default: [] },
     /** Also what takes long: all numbers of ports at all speeds, all stacks on the slow line. */
     all: { type: 'boolean', default: false },

@@ -8,6 +8,9 @@
   ends.py bursts SECONDS BYTES TTY..
                                   once a second BYTES out and back on each of them, as GPS receivers do; prints
                                   {"sent", "got", "wrong"}
+  ends.py modbus LINK             a device that answers each 8 bytes with 64, in pieces as a UART hands them over
+  ends.py transactions TTY COUNT  so many of its answers; prints {"p50", "p99", "gapP99", "gapMax"} in milliseconds, and
+                                  how many came in one piece, {"wholePercent"}
   ends.py flood LINK              a device that sends as fast as its line goes while it is being sent something
   ends.py fill SETTLE SECONDS TTY LINK..
                                   fills the lines to such devices; prints the bytes a second of all of them together that
@@ -152,6 +155,48 @@ def paced(seconds, rate, paths):
     print(json.dumps({"sent": sum(sent), "got": sum(got), "wrong": wrong}))
 
 
+def modbus(link):
+    master, slave = pty.openpty()
+    tty.setraw(slave)
+    os.symlink(os.ttyname(slave), link)
+    request = b""
+    while True:
+        request += os.read(master, 64)
+        while len(request) >= 8:
+            for i in range(8):
+                os.write(master, request[:8])
+                time.sleep(0.0007)
+            request = request[8:]
+
+
+def transactions(path, count):
+    fd = open_raw(path)
+    times, gaps, whole = [], [], 0
+    for i in range(count + 50):
+        request = bytes((i + k) % 251 for k in range(8))
+        start = last = time.perf_counter()
+        os.write(fd, request)
+        answer, pieces, gap = b"", 0, 0
+        while len(answer) < 64:
+            if not select.select([fd], [], [], 5)[0]:
+                raise SystemExit(f"{len(answer)} of 64 bytes came")
+            answer += os.read(fd, 64)
+            now = time.perf_counter()
+            gap = max(gap, now - last if pieces > 0 else 0)
+            last, pieces = now, pieces + 1
+        if answer != request * 8:
+            raise SystemExit(f"asked {request!r}, got {answer!r}")
+        if i >= 50:
+            times.append((last - start) * 1e3)
+            gaps.append(gap * 1e3)
+            whole += pieces == 1
+    times.sort()
+    gaps.sort()
+    p50, p99, gap_p99 = times[count // 2], times[count * 99 // 100], gaps[count * 99 // 100]
+    print(json.dumps({"p50": round(p50, 2), "p99": round(p99, 2), "gapP99": round(gap_p99, 2),
+                      "gapMax": round(gaps[-1], 2), "wholePercent": round(100 * whole / count)}))
+
+
 def bursts(seconds, size, paths):
     fds = [open_raw(path) for path in paths]
     for fd in fds:
@@ -278,6 +323,8 @@ command, *args = sys.argv[1:]
     "rtt": lambda: rtt(args[0], int(args[1]), int(args[2])),
     "bulk": lambda: bulk(args[0], int(args[1])),
     "flood": lambda: flood(args[0]),
+    "modbus": lambda: modbus(args[0]),
+    "transactions": lambda: transactions(args[0], int(args[1])),
     "bursts": lambda: bursts(int(args[0]), int(args[1]), args[2:]),
     "fill": lambda: fill(float(args[0]), float(args[1]), args[2:]),
     "pulse": lambda: pulse(args[0], int(args[1]), args[2:] == ["settled"]),

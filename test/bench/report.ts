@@ -33,8 +33,8 @@ export async function keep(found: {
   let page = await readFile(PAGE, 'utf8')
   for (const [name, content] of Object.entries(contents(results)))
     page = page.replace(
-      new RegExp(`(<!-- measured: ${name} -->\n)[^]*?(<!-- /measured -->)`),
-      (_, from: string, to: string) => `${from}${content}\n${to}`,
+      new RegExp(`(\\[//\\]: # \\(measured: ${name}\\)\n)[^]*?(\\[//\\]: # \\(so much for it\\))`),
+      (_, from: string, to: string) => `${from}\n${content}\n\n${to}`,
     )
   await writeFile(PAGE, page)
   for (const [name, image] of Object.entries(plots(results))) await writeFile(new URL(name, docs), image)
@@ -58,8 +58,9 @@ function contents({ bench = {}, growth = {} }: Results): Record<string, string> 
       ),
     ),
     ...Object.fromEntries(
-      Object.entries(bench).map(([name, { lines }]) => [name, ['```', ...lines, '```'].join('\n')]),
+      Object.entries(bench).map(([name, { lines }]) => [name, ['```text', ...lines, '```'].join('\n')]),
     ),
+    ...(bench.plain && { plain: plainTable(bench.plain.results as readonly PlainResult[]) }),
     ...Object.fromEntries(
       Object.entries(growth).map(([name, points]) => [
         `growth ${name}`,
@@ -70,6 +71,29 @@ function contents({ bench = {}, growth = {} }: Results): Record<string, string> 
       ]),
     ),
   }
+}
+
+interface PlainResult {
+  readonly title: string
+  readonly workload: string
+  readonly figure: string
+  readonly unit: string
+  readonly median: number
+}
+
+/** A row for each stack. */
+function plainTable(results: readonly PlainResult[]): string {
+  const columns = [...new Set(results.map(({ workload, figure, unit }) => `${workload} ${figure}, ${unit}`))]
+  const rows = [...new Set(results.map(({ title }) => title))].map((title) => [
+    title,
+    ...columns.map((column) => {
+      const it = results.find(
+        (one) => one.title === title && `${one.workload} ${one.figure}, ${one.unit}` === column,
+      )
+      return String(it?.median ?? '')
+    }),
+  ])
+  return table(['', ...columns], rows)
 }
 
 function plots({ bench = {}, growth = {} }: Results): Record<string, string> {

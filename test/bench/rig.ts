@@ -83,7 +83,7 @@ export class Rig implements AsyncDisposable {
   }
 
   /** A device on a PTY that sends back what it gets, or of another kind that ends.py has. */
-  async device(name: string, kind: 'echo' | 'flood' = 'echo'): Promise<string> {
+  async device(name: string, kind: 'echo' | 'flood' | 'modbus' = 'echo'): Promise<string> {
     const link = this.path(`${name}-device`)
     this.start('python3', [script, kind, link])
     return await appears(link)

@@ -56,7 +56,7 @@ function carry(from: Socket, to: Socket, options: SlowPathOptions): void {
     lastMs = Math.max(lastMs, performance.now() + delayMs + Math.random() * jitterMs)
     // Timers of different lengths may change places; what they are for must not.
     acts.push(act)
-    setTimeout(() => acts.shift()?.(), lastMs - performance.now())
+    setTimeout(() => acts.shift()?.(), Math.max(0, lastMs - performance.now()))
   }
   from.on('data', (bytes: Buffer) => {
     const size = options.splitBytes ?? bytes.length
